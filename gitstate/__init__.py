@@ -1,0 +1,86 @@
+"""gitstate keeps what agent loops have done, learned and decided as commits that survive crashes and competing writers."""
+
+from __future__ import annotations
+
+from gitstate.errors import (
+    AmbiguousLoopError,
+    CorruptStateError,
+    DamageWarning,
+    GitStateError,
+    GitStateWarning,
+    InvalidInputError,
+    InvalidLoopIdError,
+    InvalidRecordError,
+    LeaseLostError,
+    LeaseTimeoutError,
+    LoopExistsError,
+    LoopLimitError,
+    LoopLimitWarning,
+    LoopNotFoundError,
+    RefusedError,
+    RevisionNotFoundError,
+    StaleRevisionError,
+    StorageError,
+    UnknownStatusWarning,
+    UnsafeRepositoryError,
+)
+from gitstate.ids import generate_loop_id
+from gitstate.loops import calculate_communication_paths
+from gitstate.open_transaction import Transaction
+from gitstate.records import LoopState, Registry, RegistryEntry
+from gitstate.repository import StateRepository, open
+from gitstate.results import (
+    ArchivedLoop,
+    Change,
+    Checkpoint,
+    FieldChange,
+    Finding,
+    LeaseInfo,
+    Liveness,
+    LoopReport,
+    OutputPaths,
+    Overview,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AmbiguousLoopError",
+    "ArchivedLoop",
+    "Change",
+    "Checkpoint",
+    "CorruptStateError",
+    "DamageWarning",
+    "FieldChange",
+    "Finding",
+    "GitStateError",
+    "GitStateWarning",
+    "InvalidInputError",
+    "InvalidLoopIdError",
+    "InvalidRecordError",
+    "LeaseInfo",
+    "LeaseLostError",
+    "LeaseTimeoutError",
+    "Liveness",
+    "LoopExistsError",
+    "LoopLimitError",
+    "LoopLimitWarning",
+    "LoopNotFoundError",
+    "LoopReport",
+    "LoopState",
+    "OutputPaths",
+    "Overview",
+    "RefusedError",
+    "Registry",
+    "RegistryEntry",
+    "RevisionNotFoundError",
+    "StaleRevisionError",
+    "StateRepository",
+    "StorageError",
+    "Transaction",
+    "UnknownStatusWarning",
+    "UnsafeRepositoryError",
+    "calculate_communication_paths",
+    "generate_loop_id",
+    "open",
+]

@@ -1,0 +1,102 @@
+"""What a file of the projection is, compared with history: the one rule that reads, writes and ``check`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gitstate.fields import STAMP, difference, merge_registry, merge_state, same
+from gitstate.layout import REGISTRY
+from gitstate.records import Record, describe_damage, encode, parse, read_record, revision_of, stamped
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands where a file should be, in words."""
+
+    damage: str
+
+
+class Past(Protocol):
+    """The versions of one file that history holds, newest first, the head's own included."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def may_hold(self, raw: bytes) -> bool:
+        """Whether an object with these bytes exists at all; a cheap no."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``same`` as the head; ``stale``: an older version; ``edit``: to be adopted as ``raw``, ``replaced`` naming the
+    keys where it overrules the head; ``missing``; ``damaged``, with the ``damage`` in words."""
+
+    kind: Literal["same", "stale", "edit", "missing", "damaged"]
+    raw: bytes | None = None
+    verbatim: bool = False
+    replaced: tuple[str, ...] = ()
+    damage: str = ""
+
+
+def judge(path: str, found: bytes | Unreadable | None, head: bytes | None, past: Past) -> Verdict:
+    """The verdict on the file *path*, *found* in the work tree, where the head has *head*."""
+    if isinstance(found, Unreadable):
+        return Verdict("damaged", damage=found.damage)
+    if found is None:
+        return Verdict("missing" if head is not None else "same")
+    if found == head:
+        return Verdict("same", raw=found)
+    record, damage = read_record(found, registry=path == REGISTRY)
+    if is_held(found, past):
+        return Verdict("stale", raw=head)
+    if record is None:
+        return Verdict("damaged", damage=damage or describe_damage(found))
+    current = None if head is None else read_record(head, registry=path == REGISTRY)[0]
+    if head is None or current is None:
+        return Verdict("edit", raw=found, verbatim=True)
+    return _merged(path, found, record, current, past)
+
+
+def is_held(found: bytes, past: Past) -> bool:
+    """Whether history holds exactly these bytes. Stamps are no shortcut: a ``git revert`` makes them fall."""
+    return past.may_hold(found) and any(version == found for version in past)
+
+
+def _parsed(version: bytes) -> Record | None:
+    try:
+        value = parse(version)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _merged(path: str, found: bytes, edit: Record, head: Record, past: Past) -> Verdict:
+    base = base_of(edit, head, past)
+    merge = (merge_registry if path == REGISTRY else merge_state)(base, edit, head)
+    # An edit that lost the stamp is written anew: taken as it is, it would have the revisions begin again.
+    if base is head and revision_of(edit) == revision_of(head) and _alike(merge.record, edit):
+        return Verdict("edit", raw=found, verbatim=True)
+    if not difference(head, merge.record):
+        return Verdict("stale", raw=encode(head))
+    return Verdict("edit", raw=encode(stamped(merge.record, head)), replaced=merge.replaced)
+
+
+def base_of(edit: Record, head: Record, past: Past) -> Record:
+    """The version that *edit* was made from: the newest with its stamp, or the head's where it carries none."""
+    mine = revision_of(edit)
+    if mine is None or mine == revision_of(head):
+        return head
+    for version in past:
+        value = _parsed(version)
+        stamp = None if value is None else revision_of(value)
+        if value is not None and stamp == mine:
+            return value
+        if (stamp or 0) < mine:
+            break
+    return head
+
+
+def _alike(one: Record, other: Record) -> bool:
+    return same({**one, STAMP: None}, {**other, STAMP: None})
