@@ -1,0 +1,419 @@
+"""Files that appear whole and stay: written aside, fsynced, renamed or linked into place, never through a symlink.
+
+Every path is relative to one directory and is reached component by component
+with ``O_NOFOLLOW``, so nothing outside it is read or written, whatever is
+swapped in meanwhile. Every ``OSError`` leaves here as a ``StorageError``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+
+from gitstate.errors import StorageError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# On macOS fsync(2) does not reach the medium; this does.
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+
+LARGEST = 512 * 1024 * 1024
+_KEPT = 64  # directories that are kept open at once; a process may have no more than 256 files open
+
+
+class NotAFileError(StorageError):
+    """Something else (a directory, a symlink, a FIFO) lies where a regular file is wanted, or it cannot be read."""
+
+
+def fsync(descriptor: int) -> None:
+    """Make what *descriptor* names reach the medium."""
+    if _FULL_SYNC is not None:
+        with suppress(OSError):  # not every file system has it; fsync is what is left
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+    os.fsync(descriptor)
+
+
+class Directory:
+    """One directory and what is below it. ``aside`` is where files are prepared; it must be on the same file system."""
+
+    def __init__(self, path: Path, aside: str) -> None:
+        self.path = path
+        self.aside = aside
+        self._local = threading.local()
+
+    # --- looking ---
+
+    def read(self, name: str, limit: int = LARGEST) -> bytes | None:
+        """The bytes of a regular file, ``None`` if there is no such file.
+
+        Raises:
+            NotAFileError: it is not a regular file, is larger than *limit* bytes, or cannot be read.
+        """
+        try:
+            with self._parent(name) as (parent, last):
+                descriptor = os.open(last, _READ, dir_fd=parent)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise NotAFileError(f"{name}: {kind_of(found.st_mode)}, not a file", path=name)
+            if found.st_size > limit:
+                raise NotAFileError(f"{name}: {found.st_size} bytes, more than the {limit} that are read", path=name)
+            chunks = []
+            while chunk := os.read(descriptor, max(found.st_size + 1, 65536)):
+                chunks.append(chunk)
+            return b"".join(chunks)
+        except OSError as error:
+            raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
+        finally:
+            os.close(descriptor)
+
+    def opened(self, name: str) -> BufferedReader:
+        """A regular file opened for reading, for whoever does not want all of it. The caller closes it.
+
+        Raises:
+            NotAFileError: it is missing, is not a regular file, or cannot be read.
+        """
+        try:
+            with self._parent(name) as (parent, last):
+                descriptor = os.open(last, _READ, dir_fd=parent)
+        except OSError as error:
+            raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(descriptor)
+            raise NotAFileError(f"{name}: {kind_of(found.st_mode)}, not a file", path=name)
+        return open(descriptor, "rb")
+
+    def status(self, name: str) -> os.stat_result | None:
+        """What lies at *name* itself (a symlink is not followed), ``None`` if nothing."""
+        try:
+            with self._parent(name) as (parent, last):
+                return os.stat(last, dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise _storage(name, error) from None
+
+    def is_directory(self, name: str) -> bool:
+        """Whether *name* is a real directory."""
+        found = self.status(name)
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def names(self, name: str) -> list[str]:
+        """What a directory holds, sorted; nothing if it is not a real directory."""
+        try:
+            with self._open(name) as descriptor:
+                return sorted(os.listdir(descriptor))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return []
+            raise _storage(name, error) from None
+
+    def link_target(self, name: str) -> str | None:
+        """Where a symlink points, ``None`` if *name* is none."""
+        try:
+            with self._parent(name) as (parent, last):
+                return os.readlink(last, dir_fd=parent)
+        except OSError:
+            return None
+
+    # --- changing ---
+
+    def make(self, name: str, *, durable: bool = False) -> None:
+        """A directory, and those above it, mode 0700; existing ones stay as they are."""
+        if self.is_directory(name):
+            return
+        parts = name.split("/")
+        for depth in range(1, len(parts) + 1):
+            here = "/".join(parts[:depth])
+            try:
+                with self._parent(here) as (parent, last):
+                    os.mkdir(last, 0o700, dir_fd=parent)
+                    if durable:
+                        fsync(parent)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise _storage(here, error) from None
+
+    def prepare(self, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> str:
+        """A file with *raw* in the aside directory; its name. Whoever prepares it puts it in place or removes it."""
+        name = f"{self.aside}/{os.getpid()}-{secrets.token_hex(6)}"
+        try:
+            with self._parent(name) as (parent, last):
+                descriptor = os.open(last, _CREATE, mode, dir_fd=parent)
+                try:
+                    view = memoryview(raw)
+                    while view:
+                        view = view[os.write(descriptor, view) :]
+                    if durable:
+                        fsync(descriptor)
+                except OSError:
+                    with suppress(OSError):
+                        os.unlink(last, dir_fd=parent)
+                    raise
+                finally:
+                    os.close(descriptor)
+        except FileNotFoundError:
+            if self.is_directory(self.aside):
+                raise
+            self.make(self.aside)
+            return self.prepare(raw, mode=mode, durable=durable)
+        except OSError as error:
+            raise _storage(name, error) from None
+        return name
+
+    def write(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+        """A file replaced as a whole; an existing one keeps its mode. With *durable* it survives a power cut from here on."""
+        present = self.status(name)
+        if present is not None and stat.S_ISREG(present.st_mode):
+            mode = stat.S_IMODE(present.st_mode)
+        prepared = self.prepare(raw, mode=mode, durable=durable)
+        try:
+            self.move(prepared, name, durable=durable)
+        except StorageError:
+            self.drop(prepared)
+            raise
+
+    def write_new(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> bool:
+        """A file that appears whole, if nothing has that name yet; whether it did."""
+        prepared = self.prepare(raw, mode=mode, durable=durable)
+        try:
+            return self.link(prepared, name, durable=durable)
+        finally:
+            self.drop(prepared)
+
+    def link(self, name: str, target: str, *, durable: bool = False) -> bool:
+        """A second name for a file, if that name is free; whether it was."""
+        try:
+            with self._parent(name) as (parent, last), self._parent(target) as (other, new):
+                os.link(last, new, src_dir_fd=parent, dst_dir_fd=other, follow_symlinks=False)
+                if durable:
+                    fsync(other)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _storage(target, error) from None
+        return True
+
+    def move(self, name: str, target: str, *, durable: bool = False) -> None:
+        """A rename, over whatever file has the target's name."""
+        self._let_go(name, target)
+        try:
+            with self._parent(name) as (parent, last), self._parent(target) as (other, new):
+                os.rename(last, new, src_dir_fd=parent, dst_dir_fd=other)
+                if durable:
+                    fsync(other)
+        except OSError as error:
+            raise _storage(target, error) from None
+
+    def symlink(self, points_to: str, name: str) -> None:
+        """A symlink put in place as a whole."""
+        prepared = f"{self.aside}/{os.getpid()}-{secrets.token_hex(6)}"
+        try:
+            with self._parent(prepared) as (parent, last):
+                os.symlink(points_to, last, dir_fd=parent)
+        except OSError as error:
+            raise _storage(name, error) from None
+        self.move(prepared, name)
+
+    def discard(self, name: str) -> bool:
+        """Remove a file or symlink; whether there was one."""
+        try:
+            with self._parent(name) as (parent, last):
+                os.unlink(last, dir_fd=parent)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise _storage(name, error) from None
+        return True
+
+    def drop(self, name: str) -> None:
+        """Remove what was prepared and is no longer wanted. Where that fails it is swept later: it undoes nothing."""
+        with suppress(StorageError):
+            self.discard(name)
+
+    def remove_empty(self, name: str) -> bool:
+        """Remove a directory if it is empty; whether it was."""
+        self._let_go(name)
+        try:
+            with self._parent(name) as (parent, last):
+                os.rmdir(last, dir_fd=parent)
+        except OSError:
+            return False
+        return True
+
+    def remove_tree(self, name: str) -> None:
+        """Remove whatever lies at *name*, and all below it; symlinks are removed, not followed."""
+        found = self.status(name)
+        if found is None:
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            self.discard(name)
+            return
+        for inner in self.names(name):
+            self.remove_tree(f"{name}/{inner}")
+        self.remove_empty(name)
+
+    def sync(self, name: str) -> None:
+        """Make the entries of a directory durable."""
+        try:
+            with self._open(name) as descriptor:
+                fsync(descriptor)
+        except OSError as error:
+            raise _storage(name, error) from None
+
+    def sync_file(self, name: str) -> None:
+        """Make a file's bytes durable, and the entry that names it."""
+        try:
+            with self._parent(name) as (parent, last):
+                descriptor = os.open(last, _READ, dir_fd=parent)
+                try:
+                    fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                fsync(parent)
+        except OSError as error:
+            raise _storage(name, error) from None
+
+    def append(self, name: str, raw: bytes) -> None:
+        """Bytes added at the end of a file, which is made if need be. Not durable by itself."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            with self._parent(name) as (parent, last):
+                descriptor = os.open(last, flags, 0o600, dir_fd=parent)
+                try:
+                    os.write(descriptor, raw)
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            raise _storage(name, error) from None
+
+    # --- reaching ---
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Within the block, keep the directories below open that this thread comes through: one look up each, not one a file."""
+        if self._kept() is not None:
+            yield
+            return
+        self._local.descriptors = {}
+        try:
+            yield
+        finally:
+            self._let_go("")
+            self._local.descriptors = None
+
+    def _kept(self) -> dict[str, int] | None:
+        kept: dict[str, int] | None = getattr(self._local, "descriptors", None)
+        return kept
+
+    def _let_go(self, *names: str) -> None:
+        """Close what was kept open at or below *names*: it is moved or removed, and is reached anew."""
+        kept = self._kept() or {}
+        for name in [n for n in kept if any(not top or n == top or n.startswith(f"{top}/") for top in names)]:
+            os.close(kept.pop(name))
+
+    def _open(self, name: str) -> _Reached:
+        kept = self._kept()
+        if kept is not None and name in kept:
+            return _Reached(kept[name], keep=True)
+        # The way down to the directory itself is the caller's business and may hold symlinks; below, none is followed.
+        if not name:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            above, _, last = name.rpartition("/")
+            with self._open(above) as parent:
+                descriptor = os.open(last, _DIRECTORY, dir_fd=parent)
+        keep = kept is not None and len(kept) < _KEPT
+        if kept is not None and keep:
+            kept[name] = descriptor
+        return _Reached(descriptor, keep=keep)
+
+    def _parent(self, name: str) -> _Parent:
+        above, _, last = name.rpartition("/")
+        return _Parent(self._open(above), last)
+
+
+class _Reached:
+    """An open directory, closed at the end of the block unless it is kept."""
+
+    __slots__ = ("descriptor", "keep")
+
+    def __init__(self, descriptor: int, *, keep: bool) -> None:
+        self.descriptor = descriptor
+        self.keep = keep
+
+    def __enter__(self) -> int:
+        return self.descriptor
+
+    def __exit__(self, *_: object) -> None:
+        if not self.keep:
+            os.close(self.descriptor)
+
+
+class _Parent:
+    """The open directory above a name, and the name in it."""
+
+    __slots__ = ("last", "reached")
+
+    def __init__(self, reached: _Reached, last: str) -> None:
+        self.reached = reached
+        self.last = last
+
+    def __enter__(self) -> tuple[int, str]:
+        return self.reached.descriptor, self.last
+
+    def __exit__(self, *_: object) -> None:
+        self.reached.__exit__()
+
+
+def kind_of(mode: int) -> str:
+    """What a file mode says a thing is, in a word or two."""
+    for test, word in (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISLNK, "a symlink"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if test(mode):
+            return word
+    return "a device"
+
+
+def _words(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "a symlink, which is not followed"
+    return (error.strerror or str(error)).lower()
+
+
+def _storage(name: str, error: OSError) -> StorageError:
+    hints = {
+        errno.ENOSPC: "make room on the disk, then repeat the command",
+        errno.EDQUOT: "make room within the quota, then repeat the command",
+        errno.EROFS: "the file system is mounted read-only",
+        errno.EACCES: "look at the owner and mode of the state directory",
+        errno.EPERM: "look at the owner and mode of the state directory",
+    }
+    return StorageError(
+        f"{name or 'the state directory'}: {_words(error)}",
+        hint=hints.get(error.errno or 0),
+        path=name,
+        errno=error.errno,
+    )
