@@ -1,0 +1,135 @@
+"""A claim: what stands in ``registry.json.lock``, and whether it still keeps others out.
+
+The record is the original's, key for key; what gitstate adds lets a claim be
+judged without trusting a wall clock or a bare pid. Anything may stand there,
+so nothing is taken for more than it is.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from gitstate import process
+from gitstate.durable import Directory, NotAFileError
+from gitstate.errors import InvalidRecordError
+from gitstate.records import ProcessRecord, Record, decode
+from gitstate.results import LeaseInfo, Liveness
+
+LIMIT = 16 * 1024  # bytes that are read; a record has a few hundred
+UNREADABLE_AFTER = 2.0  # seconds that something unreadable must stand unchanged before it is taken for stale
+USUAL_LENGTH = 30.0  # seconds; the original's lease, for a record that does not say how long its own is
+LONGEST_WATCH = 60.0  # seconds that a record of an unknown clock is watched at most
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The lease record as it was found.
+
+    ``raw`` is ``None`` for what is not a file that can be read; ``mark`` (inode, size, time of change in nanoseconds)
+    tells such things apart. ``since`` is when it was first seen to stand like that, in seconds of the monotonic clock.
+    """
+
+    raw: bytes | None
+    mark: tuple[int, int, int]
+    is_file: bool
+    record: Record | None
+    since: float
+
+    def is_same(self, other: Claim) -> bool:
+        """Whether both are one and the same record; a nonce, or the moment in milliseconds, is part of its bytes."""
+        return (self.raw, self.mark) == (other.raw, other.mark)
+
+    # --- judging ---
+
+    def is_stale(self, monotonic: float, now: datetime) -> bool:
+        """Whether the record may be taken away: its holder is provably dead, or it expired, or it stayed unreadable."""
+        if self.record is None:
+            return monotonic - self.since >= UNREADABLE_AFTER
+        return self.holder().verdict == "dead" or self.is_expired(monotonic, now)
+
+    def holder(self) -> Liveness:
+        """Whether the process that the record names lives. A record without ``host`` is this host's."""
+        record = self.record or {}
+        known = isinstance(record.get("host"), str)
+        return process.liveness(record.get("pid"), cast("ProcessRecord", record) if known else None)
+
+    def is_expired(self, monotonic: float, now: datetime) -> bool:
+        """By the monotonic clock where the record was made in this boot; otherwise by the wall clock, or by standing
+        unchanged for its own length, so that no wrong clock keeps others out for ever.
+        """
+        record = self.record or {}
+        ends, began = _number(record.get("leaseExpiry")), _number(record.get("timestamp"))
+        length = USUAL_LENGTH if ends is None or began is None or ends <= began else (ends - began) / 1000
+        ends_here = _number(record.get("monotonicExpiry"))
+        if ends_here is not None and record.get("bootId") is not None and record["bootId"] == process.boot_id():
+            left = ends_here - monotonic
+            if left <= length:  # what lies further ahead was measured by another clock than ours
+                return left < 0
+        if ends is not None and now.timestamp() * 1000 > ends:
+            return True
+        return monotonic - self.since >= min(length, LONGEST_WATCH)
+
+    # --- telling ---
+
+    def info(self, monotonic: float, now: datetime) -> LeaseInfo:
+        """What the record says, and what is true of its process here and now."""
+        if self.record is None:
+            since = _moment(self.mark[2] / 1e6)
+            return LeaseInfo(None, None, None, None, "the record cannot be read", since, None, False, None)
+        record, seen = self.record, self.holder()
+        pid, host, purpose, generation = (record.get(key) for key in ("pid", "host", "loopId", "fencingToken"))
+        return LeaseInfo(
+            holder=purpose if isinstance(purpose, str) else None,
+            pid=pid if isinstance(pid, int) else None,
+            host=host if isinstance(host, str) else None,
+            alive={"alive": True, "dead": False}.get(seen.verdict),
+            reason=seen.reason,
+            since=_moment(record.get("timestamp")),
+            expires=_moment(record.get("leaseExpiry")),
+            expired=self.is_expired(monotonic, now),
+            generation=generation if isinstance(generation, int) and "nonce" in record else None,
+        )
+
+
+def find_claim(directory: Directory, name: str, moment: float, known: Claim | None = None) -> Claim | None:
+    """What stands at *name*, seen at *moment* of the monotonic clock; ``None`` when nothing does.
+
+    If it is still the one that is *known*, then that is the answer, with its ``since``.
+    """
+    found = directory.status(name)
+    if found is None:
+        return None
+    try:
+        raw = directory.read(name, LIMIT)
+        if raw is None:
+            return None
+    except NotAFileError:
+        raw = None
+    mark = (found.st_ino, found.st_size, found.st_mtime_ns)
+    if known is not None and (raw, mark) == (known.raw, known.mark):
+        return known
+    return Claim(raw, mark, stat.S_ISREG(found.st_mode), _readable(raw), moment)
+
+
+def _readable(raw: bytes | None) -> Record | None:
+    try:
+        value = None if raw is None else decode(raw)
+    except InvalidRecordError:
+        return None
+    pid = value.get("pid") if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and isinstance(pid, int) and not isinstance(pid, bool) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _moment(milliseconds: object) -> datetime | None:
+    number = _number(milliseconds)
+    try:
+        return None if number is None else datetime.fromtimestamp(number / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None

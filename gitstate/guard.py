@@ -1,0 +1,142 @@
+"""The guard: a kernel lock held for milliseconds, which ends with its holder whatever becomes of it.
+
+It is flock(2) on a file that is never removed. What is done under it is done
+by one process and one thread at a time; correctness rests on that for the
+lease record and on compare-and-swap for the head.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import repeat
+from pathlib import Path
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from gitstate import process
+from gitstate.clock import Clock, SystemClock
+from gitstate.errors import LeaseTimeoutError, StorageError
+
+BRIEFLY = 1.0  # seconds that are enough wherever nobody is stuck: whoever is inside leaves within milliseconds
+_POLL = 0.001  # seconds between two looks
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_OPEN: set[int] = set()  # the descriptors of guards in this process, held or waited for
+
+
+def _let_go_after_fork() -> None:
+    """A forked child holds nothing: its copies would keep a guard locked beyond the death of the parent."""
+    for descriptor in _OPEN:
+        with suppress(OSError):
+            os.close(descriptor)
+    _OPEN.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_after_fork)
+
+
+class Guard:
+    """A lock of one file. Each hold opens it anew, so threads exclude each other as processes do."""
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self.path = path
+        self.clock = SystemClock() if clock is None else clock
+
+    @contextmanager
+    def hold(self, timeout: float, *, waited: float = 0.0, pauses: Iterator[float] | None = None) -> Iterator[None]:
+        """Hold the guard for the length of the block; *timeout* in seconds, 0 tries once.
+
+        Args:
+            waited: seconds that the caller has waited before, for the message.
+            pauses: seconds from look to look; where they end the wait is given up.
+
+        Raises:
+            LeaseTimeoutError: another process held it all the time; the message says which, and its state.
+            StorageError: the file cannot be opened or locked.
+        """
+        deadline = self.clock.monotonic() + timeout
+        pauses = repeat(_POLL) if pauses is None else pauses
+        while True:
+            with self._opened() as descriptor:
+                while not self._is_locked(descriptor):
+                    pause = next(pauses, None) if self.clock.monotonic() < deadline else None
+                    if pause is None:
+                        raise self._timed_out(waited + timeout)
+                    self.clock.sleep(pause)
+                if self._is_at_its_path(descriptor):
+                    self._sign(descriptor)
+                    yield
+                    return
+
+    def is_free(self) -> bool:
+        """Whether nobody holds it at this moment."""
+        try:
+            with self.hold(0):
+                return True
+        except LeaseTimeoutError:
+            return False
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        try:
+            descriptor = os.open(self.path, _FLAGS, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from None
+        _OPEN.add(descriptor)
+        try:
+            yield descriptor
+        finally:
+            if descriptor in _OPEN:  # after a fork the child has closed its own
+                with suppress(OSError):
+                    unlock_descriptor(descriptor)
+                _OPEN.discard(descriptor)
+                os.close(descriptor)
+
+    def _is_locked(self, descriptor: int) -> bool:
+        try:
+            return lock_descriptor(descriptor, blocking=False)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _is_at_its_path(self, descriptor: int) -> bool:
+        """Whether what was locked is what others will lock."""
+        try:
+            mine, there = os.fstat(descriptor), os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+    def _sign(self, descriptor: int) -> None:
+        """Leave our pid for those who wait in vain."""
+        with suppress(OSError):  # a full disk must not keep anybody out
+            os.pwrite(descriptor, b"%-12d\n" % os.getpid(), 0)
+
+    def holder(self) -> int | None:
+        """The pid that last held the guard, as it signed."""
+        try:
+            return int(self.path.read_bytes()[:12])
+        except (OSError, ValueError):
+            return None
+
+    def _unusable(self, error: OSError) -> StorageError:
+        words = "a symlink, which is not followed" if error.errno == errno.ELOOP else error.strerror or str(error)
+        return StorageError(
+            f"{self.path}: the guard cannot be locked: {words.lower()}", path=str(self.path), errno=error.errno
+        )
+
+    def _timed_out(self, waited: float) -> LeaseTimeoutError:
+        pid = self.holder()
+        seen = process.liveness(pid, None)
+        if seen.verdict == "alive":
+            who = f"{seen.reason}, and it is inside"
+            hint = f"end process {pid}: nothing that was acknowledged is lost"
+            if process.is_stopped(pid):
+                hint = f"kill -CONT {pid} lets it finish; kill -9 {pid} ends it, and nothing acknowledged is lost"
+        else:
+            who, hint = "a program that is not gitstate is inside", f"fuser -v {self.path}"
+        return LeaseTimeoutError(
+            f"the guard was not to be had within {waited:g} s: {who}", hint=hint, holder=None, pid=pid, waited=waited
+        )

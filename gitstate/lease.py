@@ -1,0 +1,312 @@
+"""The lease: the right to mutate, published in ``registry.json.lock``, which expires.
+
+The record keeps gitstate and the original out of each other's way; taking
+over and releasing happen under the guard. The lease decides who goes next;
+what is true is decided at the commit point. Why that is safe, step by step:
+``docs/explanation/leases-and-fencing.md``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from gitstate import process
+from gitstate.claim import Claim, find_claim
+from gitstate.clock import Clock
+from gitstate.durable import Directory, NotAFileError
+from gitstate.errors import LeaseLostError, LeaseTimeoutError, RefusedError, StorageError
+from gitstate.guard import Guard
+from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
+from gitstate.records import SAFE_INTEGER, ProcessRecord, Record, encode
+from gitstate.results import LeaseInfo
+
+_POLL = (0.0003, 0.02)  # seconds between two looks at the record: a twentieth of what was waited so far, within these
+_QUEUE = (0.002, 0.016)  # seconds between two looks at the queue: fewest and most
+_NEGLECT = 0.02  # seconds after which a free lease that nobody took is taken past the queue
+
+_HELD: set[str] = set()  # the nonces of the leases that this process holds
+
+
+@dataclass
+class Lease:
+    """A lease that was acquired. It belongs to one process and thread; ``monotonic_expiry`` in seconds of the clock."""
+
+    generation: int
+    nonce: str
+    process: ProcessRecord
+    monotonic_expiry: float
+    purpose: str
+
+    @property
+    def pid(self) -> int:
+        return self.process["pid"]
+
+
+@dataclass
+class LeaseKeeper:
+    """Acquires, proves, renews and releases the lease of one state directory."""
+
+    directory: Directory
+    guard: Guard
+    turn: Guard
+    clock: Clock
+    seconds: float
+    newest_generation: Callable[[], int]
+    _seen: Claim | None = field(default=None, init=False)
+
+    # --- acquiring ---
+
+    def acquire(self, purpose: str, timeout: float, *, first: Callable[[], None]) -> Lease:
+        """The lease, as soon as it is free or provably abandoned; *timeout* in seconds, 0 tries once.
+
+        *first* is called under the guard in which the lease was taken.
+
+        Raises:
+            LeaseTimeoutError: somebody else held it all the time, or the guard was not to be had.
+        """
+        began = self.clock.monotonic()
+        with ExitStack() as stack:
+            # One waiter stands at the door, the others queue behind it, so that whoever has just released the lease
+            # cannot walk in again before them. The queue is a courtesy: nothing is lost where somebody gets past it.
+            with suppress(LeaseTimeoutError):
+                stack.enter_context(self.turn.hold(timeout, pauses=self._queueing()))
+            while True:
+                now = self.clock.monotonic()
+                claim = self._look()
+                if claim is None or self._is_stale(claim):
+                    with self.guard.hold(max(0.0, began + timeout - now), waited=now - began):
+                        lease = self._take(purpose, claim)
+                        if lease is not None:
+                            self._begin(lease, first)
+                            return lease
+                if self.clock.monotonic() >= began + timeout:
+                    raise self._timed_out(timeout)
+                pause = min(max((now - began) / 20, _POLL[0]), _POLL[1])
+                self.clock.sleep(pause * random.uniform(0.5, 1.5))
+
+    def _queueing(self) -> Iterator[float]:
+        """The pauses of a waiter in the queue. The longer it has waited the oftener it looks, so that the eldest goes next.
+
+        They end when the lease was there for the taking at two looks in a row: then whoever stands at the door is
+        stopped, or judges the record by less than this process knows.
+        """
+        began = looked = self.clock.monotonic()
+        was_free = False
+        while True:
+            now = self.clock.monotonic()
+            yield max(_QUEUE[0], _QUEUE[1] / (1 + 20 * (now - began)))
+            if now - looked >= _NEGLECT:
+                looked, claim, before = now, self._look(), was_free
+                was_free = claim is None or self._is_stale(claim)
+                if before and was_free:
+                    return
+
+    def _begin(self, lease: Lease, first: Callable[[], None]) -> None:
+        try:
+            first()
+        except BaseException:
+            self.release(lease)
+            raise
+
+    def _take(self, purpose: str, judged: Claim | None) -> Lease | None:
+        """Put our record in place of nothing, or of the one that was judged. Under the guard."""
+        if judged is not None and not self._set_aside(judged):
+            return None
+        generation = 1 + max(self.newest_generation(), self._mark())
+        self.directory.write(GENERATION, f"{generation}\n".encode(), durable=False)
+        lease = Lease(generation, secrets.token_hex(16), process.identity(os.getpid()), 0.0, purpose)
+        return lease if self._publish(lease) else None
+
+    def _publish(self, lease: Lease) -> bool:
+        lease.monotonic_expiry = self.clock.monotonic() + self.seconds
+        # Known as held before it can be seen, or another thread would take it for one that this process abandoned.
+        _HELD.add(lease.nonce)
+        published = False
+        try:
+            published = self.directory.write_new(LEASE_RECORD, encode(self._record(lease)), mode=0o644, durable=False)
+        finally:
+            if not published:
+                self.abandon(lease)
+        return published
+
+    def _record(self, lease: Lease) -> Record:
+        now = int(self.clock.now().timestamp() * 1000)
+        record: Record = {
+            "pid": lease.pid,
+            "loopId": lease.purpose,
+            "timestamp": now,
+            "leaseExpiry": now + int(self.seconds * 1000),
+            "fencingToken": lease.generation,
+            "host": lease.process["host"],
+            "bootId": lease.process["bootId"],
+            "startTime": lease.process["startTime"],
+            "monotonicExpiry": lease.monotonic_expiry,
+            "nonce": lease.nonce,
+        }
+        if "pidNamespace" in lease.process:
+            record["pidNamespace"] = lease.process["pidNamespace"]
+        return record
+
+    def _mark(self) -> int:
+        try:
+            mark = int(self.directory.read(GENERATION, 64) or b"0")
+        except (NotAFileError, ValueError):
+            return 0
+        return mark if 0 <= mark < SAFE_INTEGER else 0
+
+    # --- looking ---
+
+    def _find(self) -> Claim | None:
+        return find_claim(self.directory, LEASE_RECORD, self.clock.monotonic())
+
+    def _look(self) -> Claim | None:
+        """The record as it stands; since when it stands unchanged is remembered from look to look."""
+        self._seen = claim = find_claim(self.directory, LEASE_RECORD, self.clock.monotonic(), self._seen)
+        return claim
+
+    def _is_stale(self, claim: Claim) -> bool:
+        return claim.is_stale(self.clock.monotonic(), self.clock.now()) or self._is_abandoned(claim)
+
+    @staticmethod
+    def _is_abandoned(claim: Claim) -> bool:
+        """Whether this very process wrote the record and holds it no more: it could not get the guard to release it."""
+        record = claim.record or {}
+        if record.get("pid") != os.getpid() or "nonce" not in record or record["nonce"] in _HELD:
+            return False
+        me = process.identity(os.getpid())
+        return (record.get("bootId"), record.get("startTime")) == (me["bootId"], me["startTime"])
+
+    def _set_aside(self, judged: Claim) -> bool:
+        """Take the record away if it is still the one that was judged; whether its place is free. Under the guard.
+
+        The original does not know the guard, so what was moved is looked at again, and put back if it is another.
+        """
+        self.directory.make(self.directory.aside)
+        aside = f"{self.directory.aside}/{os.getpid()}-{secrets.token_hex(6)}"
+        try:
+            self.directory.move(LEASE_RECORD, aside)
+        except StorageError:
+            if self.directory.status(LEASE_RECORD) is None:
+                return True
+            raise
+        moved = find_claim(self.directory, aside, self.clock.monotonic())
+        if moved is not None and not moved.is_file:  # whichever it was, nobody's lease, and maybe somebody's data
+            self.directory.make(QUARANTINE)
+            self.directory.move(aside, f"{QUARANTINE}/{LEASE_RECORD}-{secrets.token_hex(4)}")
+            return True
+        is_judged = moved is None or moved.is_same(judged)
+        if not is_judged:
+            self.directory.link(aside, LEASE_RECORD)
+        self.directory.discard(aside)
+        return is_judged
+
+    # --- holding ---
+
+    def is_mine(self, lease: Lease) -> bool:
+        """Whether the record is still this lease's, by nonce, pid and start time, and this process is its holder."""
+        return self._mine(lease) is not None
+
+    def _mine(self, lease: Lease) -> Claim | None:
+        claim = self._find() if lease.pid == os.getpid() else None
+        record = (claim.record if claim is not None else None) or {}
+        found = (record.get("nonce"), record.get("pid"), record.get("startTime"))
+        return claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
+
+    def prove(self, lease: Lease) -> None:
+        """Make sure that the lease is still ours, renewed if it expired unclaimed. Under the guard, before publishing.
+
+        Raises:
+            LeaseLostError: it went to somebody else.
+        """
+        claim = self._mine(lease)
+        if claim is None:
+            raise self.lost(lease)
+        # Expired records may be removed by anyone; ours is exchanged the way a takeover would do it.
+        expired = self.clock.monotonic() > lease.monotonic_expiry
+        if expired and not (self._set_aside(claim) and self._publish(lease)):
+            raise self.lost(lease)
+
+    def lost(self, lease: Lease) -> LeaseLostError:
+        """The error that says who has the lease now."""
+        info = self.info()
+        who = "another writer, gone since" if info is None else f"{info.holder or 'somebody'} (pid {info.pid})"
+        return LeaseLostError(
+            f"the lease of generation {lease.generation} was lost to {who}; nothing was published",
+            hint="repeat the command: it starts from the present state",
+            generation=lease.generation,
+            holder=info,
+        )
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether this process neither released nor abandoned the lease; others may have taken it over all the same."""
+        return lease.nonce in _HELD
+
+    def abandon(self, lease: Lease) -> None:
+        """Let the record expire; this process itself takes it for stale from now on."""
+        _HELD.discard(lease.nonce)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back if it is still ours. Under the guard."""
+        self.abandon(lease)
+        claim = self._mine(lease)
+        if claim is not None:
+            self._set_aside(claim)
+
+    # --- asking ---
+
+    def info(self) -> LeaseInfo | None:
+        """Who holds the lease; ``None`` when nobody does."""
+        claim = self._find()
+        return None if claim is None else claim.info(self.clock.monotonic(), self.clock.now())
+
+    def break_lease(self, *, force: bool, timeout: float) -> LeaseInfo:
+        """Remove the record, whoever holds it; what it said.
+
+        Raises:
+            RefusedError: nobody holds the lease, or, without *force*, its holder lives and it has not expired.
+        """
+        if not self.directory.is_directory(PRIVATE):
+            raise RefusedError(
+                "there is no history here yet; the first mutation waits for the lease, or takes it over from the dead",
+                hint="gitstate init",
+            )
+        with self.guard.hold(timeout):
+            claim, info = self._find(), self.info()
+            if claim is None or info is None:
+                raise RefusedError("nobody holds the lease", hint="gitstate lock show")
+            if info.alive and not info.expired and not force:
+                raise RefusedError(
+                    f"the lease is held by a live process: {info.reason}",
+                    hint="wait, or gitstate lock break --force --yes",
+                    holder=info,
+                )
+            if not self._set_aside(claim):
+                raise RefusedError("the lease changed hands meanwhile; nothing was broken", hint="gitstate lock show")
+            return info
+
+    def _timed_out(self, timeout: float) -> LeaseTimeoutError:
+        info = self.info()
+        words, hint = ("others took it in turn", "repeat the command, or raise --lock-timeout")
+        if info is not None:
+            since = "" if info.since is None else f" since {info.since:%Y-%m-%d %H:%M:%S} UTC"
+            words, hint = f"{info.holder or 'somebody'} has it{since}; {info.reason}", _way_out(info)
+        return LeaseTimeoutError(
+            f"the lease was not to be had within {timeout:g} s: {words}", hint=hint, holder=info, waited=timeout
+        )
+
+
+def _way_out(info: LeaseInfo) -> str:
+    """What whoever waited in vain for the lease can do."""
+    until = "" if info.expires is None else f" at {info.expires:%H:%M:%S} UTC"
+    if info.alive and process.is_stopped(info.pid):
+        return f"kill -CONT {info.pid}; or wait: the lease ends{until} and is then taken over"
+    if info.alive:
+        return f"repeat the command; if process {info.pid} hangs, end it: its lease goes with it"
+    if info.pid is None:
+        return "gitstate lock break --yes"
+    return f"look at process {info.pid} on {info.host}; if it is gone: gitstate lock break --yes"

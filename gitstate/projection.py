@@ -1,0 +1,267 @@
+"""The projection: what the head says, written out as files. It needs no fsync, since history recovers it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from gitstate import layout
+from gitstate.durable import Directory, NotAFileError
+from gitstate.errors import GitStateError, StorageError
+from gitstate.ids import is_servable
+from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
+from gitstate.migration import find_migrated, read_legacy
+from gitstate.records import Record, decode, encode
+from gitstate.snapshot import Snapshot, Tree
+from gitstate.verdicts import Unreadable
+
+Found = bytes | Unreadable | None
+
+
+@dataclass
+class Projection:
+    """The files of one state directory."""
+
+    directory: Directory
+
+    # --- looking ---
+
+    def found(self, path: str) -> Found:
+        """What stands at a versioned path."""
+        try:
+            return self.directory.read(path)
+        except NotAFileError as error:
+            return Unreadable(error.message.partition(": ")[2] or error.message)
+
+    def survey(self) -> dict[str, Found]:
+        """Every versioned path that something stands at: the registry and each loop's session state."""
+        seen: dict[str, Found] = {}
+        registry = self.found(REGISTRY)
+        if registry is not None:
+            seen[REGISTRY] = registry
+        for place in self.places():
+            state = self.found(place.path)
+            if state is not None:
+                seen[place.path] = state
+        return seen
+
+    def places(self) -> Iterator[Place]:
+        """The loop directories whose names can be kept."""
+        for area in (LOOPS, ARCHIVE):
+            yield from (Place(area, name) for name in self.directory.names(area) if is_servable(name))
+
+    def unservable(self) -> list[str]:
+        """Loop directories whose names can be neither a path component of ours nor a ref; they are left alone."""
+        return [
+            f"{area}/{name}"
+            for area in (LOOPS, ARCHIVE)
+            for name in self.directory.names(area)
+            if not is_servable(name) and self.directory.is_directory(f"{area}/{name}")
+        ]
+
+    def matches(self, blobs: Mapping[str, str]) -> bool:
+        """Whether the files are exactly these, by their blob ids."""
+        places = [place for place in self.places() if self.directory.is_directory(place.directory)]
+        live = {place.path for place in places}
+        if not live <= blobs.keys():
+            live = {path for path in live if self.directory.status(path) is not None}
+        return live == blobs.keys() - {REGISTRY} and all(
+            blob_id(self.found(path)) == blob for path, blob in blobs.items()
+        )
+
+    # --- quarantine ---
+
+    def quarantine(self, path: str, found: Found) -> str:
+        """Keep damaged bytes, durably, before they are replaced; where they are now."""
+        name = f"{layout.QUARANTINE}/{path.replace('/', '_')}-{secrets.token_hex(4)}"
+        self.directory.make(layout.QUARANTINE, durable=True)
+        if isinstance(found, bytes):
+            self.directory.write(name, found)
+        else:
+            self.directory.move(self._obstacle(path), name, durable=True)
+        return name
+
+    def _obstacle(self, path: str) -> str:
+        """The highest component of *path* that is not a real directory."""
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            above = "/".join(parts[:depth])
+            if not self.directory.is_directory(above):
+                return above
+        return path
+
+    # --- writing out ---
+
+    def apply(
+        self, before: Tree, after: Tree, changed: Iterable[str], seen: Mapping[str, Found]
+    ) -> tuple[list[str], set[str]]:
+        """Make the files say what *after* says: moves, session states, the registry last.
+
+        A file that is neither what was *seen* nor, where nothing was noted, what *before* says, was edited meanwhile
+        and stays. Nothing is raised: what failed comes back as words, with the paths that are not as they should be.
+        """
+        problems: list[str] = []
+        unlike: set[str] = set()
+        paths = sorted(set(changed), key=lambda path: (path == REGISTRY, path))
+        try:
+            self._make_directories()
+        except GitStateError as error:
+            problems.append(error.message)
+        for place in filter(None, map(layout.place_of, paths)):
+            try:
+                self._place_directory(after, place)
+            except GitStateError as error:
+                # The state stays unwritten, too: that is what has the next reconcile place the directory again.
+                problems.append(error.message)
+                unlike |= {place.path, place.other.path}
+        for path in paths:
+            if path in unlike:
+                continue
+            try:
+                if not self._write(path, after.read(path), self._expected(path, before, seen)):
+                    unlike.add(path)
+            except GitStateError as error:
+                problems.append(error.message)
+                unlike.add(path)
+        return problems, unlike
+
+    def _make_directories(self) -> None:
+        for name in layout.DIRECTORIES:
+            if not self.directory.is_directory(name):
+                self.directory.make(name)
+
+    def _place_directory(self, after: Tree, place: Place) -> None:
+        """Bring the directory of a loop to where *after* has it, or make it."""
+        if after.read(place.path) is None:
+            return
+        if self.directory.is_directory(place.other.directory) and after.read(place.other.path) is None:
+            self.move_directory(place.other.directory, place.directory)
+        elif place.area == LOOPS and self.directory.status(place.path) is None:
+            # The state is written after them: while it is missing, a kill may have left only some of them.
+            for name in ARTIFACTS:
+                self.directory.make(f"{place.directory}/{name}")
+
+    def make_artifacts(self, after: Tree) -> None:
+        """The empty directories of every active loop: git does not bring them along to a clone."""
+        for loop_id in after.loops(LOOPS):
+            for name in ARTIFACTS:
+                self.directory.make(f"{LOOPS}/{loop_id}/{name}")
+
+    def move_directory(self, source: str, target: str) -> None:
+        """Rename a directory, or merge it into one that is there, never overwriting: what collides stays behind."""
+        if not self.directory.is_directory(target):
+            self.directory.make(target.rpartition("/")[0])
+            self.directory.move(source, target)
+            return
+        for name in self.directory.names(source):
+            inner, there = f"{source}/{name}", self.directory.status(f"{target}/{name}")
+            if there is None:
+                self.directory.move(inner, f"{target}/{name}")
+            elif stat.S_ISDIR(there.st_mode) and self.directory.is_directory(inner):
+                self.move_directory(inner, f"{target}/{name}")
+            elif self.found(inner) == self.found(f"{target}/{name}"):
+                self.directory.discard(inner)
+        self.directory.remove_empty(source)
+
+    def _write(self, path: str, wanted: bytes | None, expected: list[Found]) -> bool:
+        """Replace one file unless it was edited meanwhile; whether it is as wanted now."""
+        present = self.found(path)
+        if present == wanted:
+            return True
+        if present not in expected:
+            return False
+        if wanted is None:
+            self.directory.discard(path)
+            self._remove_if_empty(path)
+            return True
+        above = path.rpartition("/")[0]
+        if above and not self.directory.is_directory(above):
+            self.directory.make(above)
+        self.directory.write(path, wanted, durable=False)
+        return True
+
+    @staticmethod
+    def _expected(path: str, before: Tree, seen: Mapping[str, Found]) -> list[Found]:
+        """What may be replaced: nothing, what was there before, or, after a move, what was at the other place."""
+        place = layout.place_of(path)
+        paths = [path] if place is None else [path, place.other.path]
+        return [None, *(seen[name] if name in seen else before.read(name) for name in paths)]
+
+    def _remove_if_empty(self, path: str) -> None:
+        place = layout.place_of(path)
+        if place is not None and self.directory.is_directory(place.directory):
+            for name in ARTIFACTS:
+                self.directory.remove_empty(f"{place.directory}/{name}")
+            self.directory.remove_empty(place.directory)
+
+    def follow_legacy(self, after: Tree) -> None:
+        """The legacy symlink: to the only active loop, or none. A regular file there is only moved once it is migrated."""
+        active = after.loops(LOOPS)
+        found = self.directory.status(layout.LEGACY)
+        target = layout.state_path(active[0]) if len(active) == 1 else None
+        if found is not None and not stat.S_ISLNK(found.st_mode):
+            if not self._absorb_legacy(after):
+                return
+            found = None
+        if target is None:
+            if found is not None:
+                self.directory.discard(layout.LEGACY)
+        elif self.directory.link_target(layout.LEGACY) != target:
+            self.directory.symlink(target, layout.LEGACY)
+
+    def legacy_state(self) -> Found:
+        """The older manager's own state: a regular file where the symlink would be."""
+        found = self.directory.status(layout.LEGACY)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        return self.found(layout.LEGACY)
+
+    def _absorb_legacy(self, after: Tree) -> bool:
+        """Move what belongs to a migrated loop to its directory; the state file, kept as it was, goes last."""
+        found = self.legacy_state()
+        legacy = read_legacy(found)[0] if isinstance(found, bytes) else None
+        snapshot = Snapshot(after)
+        loop_id = None if legacy is None else find_migrated(snapshot, legacy)
+        place = None if loop_id is None else snapshot.place(loop_id)
+        if place is None:
+            return False
+        kept = f"{place.directory}/{layout.KEPT_LEGACY}"
+        if self.found(kept) not in (None, found):
+            return False  # migrated before, and the older manager went on writing: neither of the two is lost
+        for name in ARTIFACTS:
+            if self.directory.is_directory(name):
+                self.move_directory(name, f"{place.directory}/{name}")
+        self.directory.move(layout.LEGACY, kept)
+        return True
+
+    # --- the note ---
+
+    def write_note(self, head: str, boot: str | None, blobs: Mapping[str, str]) -> None:
+        """Remember which head was projected, in which boot, and what the live files should hash to."""
+        self.directory.write(layout.NOTE, encode({"head": head, "boot": boot, "files": dict(blobs)}), durable=False)
+
+    def read_note(self) -> Record | None:
+        """The note; ``None`` without a readable one."""
+        try:
+            raw = self.directory.read(layout.NOTE, 1024 * 1024)
+            note = None if raw is None else decode(raw)
+        except (NotAFileError, ValueError):
+            return None
+        return note if isinstance(note, dict) and isinstance(note.get("files"), dict) else None
+
+    def drop_note(self) -> None:
+        """Forget it, so that the next reconcile looks at everything."""
+        try:
+            self.directory.discard(layout.NOTE)
+        except StorageError:
+            return
+
+
+def blob_id(found: Found) -> str | None:
+    """The id that git gives these bytes as a blob (gitformat-loose(5)); ``None`` for what is not a file."""
+    if not isinstance(found, bytes):
+        return None
+    return hashlib.sha1(b"blob %d\0%s" % (len(found), found), usedforsecurity=False).hexdigest()

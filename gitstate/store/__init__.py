@@ -1,0 +1,1 @@
+"""The repository as the rest of gitstate sees it; the only package that knows dulwich."""

@@ -1,0 +1,323 @@
+"""Objects by id: written loose and durable, read from loose files and packs, verified at every read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import weakref
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dulwich.objects import RawObjectID, Tag
+from dulwich.pack import Pack
+
+from gitstate.durable import LARGEST, Directory, NotAFileError
+from gitstate.errors import CorruptStateError, StorageError
+from gitstate.store.packs import PACKS, ids_in, open_pack, pack_names
+
+OBJECTS = ".git/objects"
+KINDS = {1: b"commit", 2: b"tree", 3: b"blob", 4: b"tag"}
+_NUMBERS = {name: number for number, name in KINDS.items()}
+_ID = re.compile(r"\A[0-9a-f]{40}\Z")
+_CACHED = 512  # objects; a mutation reads a few dozen
+_CACHED_EACH = 1024 * 1024  # bytes; larger ones are read again
+
+
+class Stored(NamedTuple):
+    """An object: its kind (``commit``, ``tree``, ``blob`` or ``tag``) and its bytes."""
+
+    kind: bytes
+    raw: bytes
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha1(b"%s %d\0%s" % (self.kind, len(self.raw), self.raw), usedforsecurity=False).hexdigest()
+
+
+class ObjectDamagedError(CorruptStateError):
+    """An object is missing or is not what its name says. Facts: ``object_id``, ``path``, ``damage``."""
+
+
+class Objects:
+    """The object store of one repository."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self._packs: dict[str, Pack] = {}
+        self._reading = threading.RLock()
+        self._opened_by = os.getpid()
+        self._unopened: set[str] = set()  # packs whose index cannot be read
+        # dulwich's packs complain when the interpreter ends with them open.
+        self._closing = weakref.finalize(self, _close, self._packs)
+        self._cache: OrderedDict[str, Stored] = OrderedDict()
+
+    # --- reading ---
+
+    def read(self, object_id: str, kind: bytes | None = None) -> Stored:
+        """An object whose bytes were compared with its id.
+
+        Raises:
+            ObjectDamagedError: it is missing, damaged or of another kind.
+        """
+        found = self._cache.get(object_id)
+        if found is None:
+            found = self._read_anywhere(object_id)
+            if len(found.raw) <= _CACHED_EACH:
+                self._cache[object_id] = found
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        if kind is not None and found.kind != kind:
+            raise damaged(object_id, f"a {found.kind.decode()}, not a {kind.decode()}")
+        return found
+
+    def _read_anywhere(self, object_id: str) -> Stored:
+        """The object from the one place where it is whole, if there is one."""
+        if not _ID.match(object_id):  # ids come out of objects that anyone may have made
+            raise damaged(object_id, "no object can have that id")
+        try:
+            found = self._read_loose(object_id)
+        except ObjectDamagedError:
+            try:
+                found = self._read_packed(object_id)
+            except ObjectDamagedError:
+                found = None
+            if found is None:
+                raise
+        found = found or self._read_packed(object_id)
+        if found is None:
+            raise damaged(object_id, "missing")
+        return found
+
+    def has(self, object_id: str) -> bool:
+        """Whether an intact object of that id is there."""
+        try:
+            self.read(object_id)
+        except ObjectDamagedError:
+            return False
+        return True
+
+    def _read_loose(self, object_id: str) -> Stored | None:
+        try:
+            packed = self.directory.read(path_of(object_id))
+        except NotAFileError as error:
+            raise damaged(object_id, error.message.partition(": ")[2] or error.message) from None
+        return None if packed is None else _unpacked(object_id, packed)
+
+    def _read_packed(self, object_id: str) -> Stored | None:
+        # An open pack has one file position: threads share it, and a forked child shares it with its parent.
+        if self._opened_by != os.getpid():
+            self._opened_by = os.getpid()
+            self._reading = threading.RLock()
+            self._packs.clear()
+        with self._reading:
+            return self._find_packed(object_id)
+
+    def _find_packed(self, object_id: str) -> Stored | None:
+        """The object from any pack that has it whole; damage counts only when no pack does."""
+        damage = ""
+        for refresh in (False, True):
+            if refresh and not self._find_packs():
+                break
+            for pack in list(self._packs.values()):
+                try:
+                    number, raw = pack.get_raw(RawObjectID(bytes.fromhex(object_id)))
+                except KeyError:
+                    continue
+                except Exception as error:  # dulwich meets damage with a dozen types, AssertionError among them
+                    damage = f"in a damaged pack ({type(error).__name__})"
+                    continue
+                stored = Stored(KINDS.get(number, b"?"), raw)
+                if stored.id == object_id:
+                    return stored
+                damage = "not what its name says"
+        if damage or self._unopened:
+            raise damaged(object_id, damage or f"missing, but {min(self._unopened)} cannot be opened")
+        return None
+
+    def _find_packs(self) -> bool:
+        """Look for packs again; whether there are others than before."""
+        names, known = set(pack_names(self.directory)), set(self._packs)
+        for gone in known - names:
+            self._packs.pop(gone).close()
+        self._unopened.clear()
+        for name in sorted(names - known):
+            try:
+                self._packs[name] = open_pack(self.directory, name)
+            except Exception:  # as above; git puts the pack in place before its index, so it is tried again
+                self._unopened.add(name)
+        return set(self._packs) != known
+
+    def beginning_with(self, prefix: str) -> list[str]:
+        """The ids that begin with *prefix* (at least 2 characters)."""
+        found = {
+            prefix[:2] + rest
+            for rest in self.directory.names(f"{OBJECTS}/{prefix[:2]}")
+            if rest.startswith(prefix[2:]) and len(rest) == 38
+        }
+        self._find_packs()
+        for pack in self._packs.values():
+            found.update(name for name in _ids(pack) if name.startswith(prefix))
+        return sorted(found)
+
+    def entries(self) -> list[tuple[str, str]]:
+        """Every object that has a loose file or a pack entry, intact or not: its id, and the path of what holds it."""
+        found = []
+        for fan in self.directory.names(OBJECTS):
+            if len(fan) == 2:
+                names = (fan + rest for rest in self.directory.names(f"{OBJECTS}/{fan}"))
+                found += [(name, path_of(name)) for name in names if _ID.match(name)]
+        with self._reading:
+            self._find_packs()
+            for name, pack in self._packs.items():
+                found += [(object_id, f"{PACKS}/{name}.pack") for object_id in _ids(pack)]
+        return found
+
+    def verify(self, object_id: str, path: str) -> None:
+        """Compare one of :meth:`entries` with its name, from the disk and not from memory.
+
+        Raises:
+            ObjectDamagedError: it is not what its name says; ``path`` is what holds it.
+        """
+        if path == path_of(object_id):
+            self._read_loose(object_id)
+            return
+        try:
+            with self._reading:
+                number, raw = self._packs[path[len(PACKS) + 1 : -5]].get_raw(RawObjectID(bytes.fromhex(object_id)))
+        except Exception as error:  # as above
+            raise damaged(object_id, f"unreadable ({type(error).__name__})", path) from None
+        if Stored(KINDS.get(number, b"?"), raw).id != object_id:
+            raise damaged(object_id, "not what its name says", path)
+
+    def forget(self) -> None:
+        """Read everything from the disk again."""
+        with self._reading:
+            self._cache.clear()
+            self.close()
+
+    # --- writing ---
+
+    def write(self, objects: Iterable[Stored]) -> None:
+        """Objects made durable: their bytes, then the entries that name them.
+
+        One that is there already is read back; when intact it is made durable like a new one, since nobody knows
+        whether it ever was, and when damaged it is replaced.
+
+        Raises:
+            StorageError: the file system refused; some of the objects may be there, which harms nothing.
+        """
+        fans: dict[str, None] = {}
+        new_fans = False
+        for stored in objects:
+            object_id = stored.id
+            name = path_of(object_id)
+            fan = name.rpartition("/")[0]
+            if self._is_intact(object_id, stored):
+                self.directory.sync_file(name)
+                continue
+            if fan not in fans and not self.directory.is_directory(fan):
+                self.directory.make(fan)
+                new_fans = True
+            prepared = self.directory.prepare(_packed(stored))
+            try:
+                self.directory.move(prepared, name)
+            except BaseException:
+                self.directory.discard(prepared)
+                raise
+            fans[fan] = None
+            self._cache[object_id] = stored
+        for fan in fans:
+            self.directory.sync(fan)
+        if new_fans:
+            self.directory.sync(OBJECTS)
+
+    def require(self, object_ids: Iterable[str]) -> None:
+        """Make sure that objects just written are still there: somebody's ``git gc --prune=now`` knows no lease.
+
+        Raises:
+            StorageError: one is gone.
+        """
+        for object_id in object_ids:
+            if self.directory.status(path_of(object_id)) is None and self._read_packed(object_id) is None:
+                raise StorageError(
+                    f"the object {object_id[:12]} was removed meanwhile",
+                    hint="repeat the command",
+                    path=path_of(object_id),
+                )
+
+    def _is_intact(self, object_id: str, stored: Stored) -> bool:
+        try:
+            found = self._read_loose(object_id)
+        except ObjectDamagedError:
+            return False
+        return found == stored
+
+    def tag_target(self, object_id: str) -> str:
+        """The id of what an annotated tag names."""
+        try:
+            tag = Tag()
+            tag.set_raw_string(self.read(object_id, b"tag").raw)
+            return tag.object[1].decode()
+        except ObjectDamagedError:
+            raise
+        except Exception as error:  # as above
+            raise damaged(object_id, f"unreadable ({type(error).__name__})") from None
+
+    def close(self) -> None:
+        """Let go of open packs."""
+        _close(self._packs)
+
+
+def _close(packs: dict[str, Pack]) -> None:
+    for pack in packs.values():
+        pack.close()
+    packs.clear()
+
+
+def _ids(pack: Pack) -> list[str]:
+    try:
+        return ids_in(pack)
+    except Exception:  # as above; a damaged index is found by its own checksum
+        return []
+
+
+def path_of(object_id: str) -> str:
+    """Where the loose file of an object is, or would be."""
+    return f"{OBJECTS}/{object_id[:2]}/{object_id[2:]}"
+
+
+def _packed(stored: Stored) -> bytes:
+    return zlib.compress(b"%s %d\0%s" % (stored.kind, len(stored.raw), stored.raw), 1)
+
+
+def _unpacked(object_id: str, packed: bytes) -> Stored:
+    try:
+        inflater = zlib.decompressobj()
+        whole = inflater.decompress(packed, LARGEST)
+        header, _, raw = whole.partition(b"\0")
+        kind, _, length = header.partition(b" ")
+        intact = inflater.eof and not inflater.unused_data and kind in _NUMBERS and length == b"%d" % len(raw)
+    except zlib.error as error:
+        raise damaged(object_id, f"unreadable ({error})") from None
+    if not intact or hashlib.sha1(whole, usedforsecurity=False).hexdigest() != object_id:
+        raise damaged(object_id, "not what its name says" if inflater.eof else "cut short" if packed else "empty")
+    return Stored(kind, raw)
+
+
+def damaged(object_id: str, damage: str, path: str | None = None) -> ObjectDamagedError:
+    """The error about an object: *damage* in words, *path* what holds it, its loose file without one."""
+    is_missing = damage.startswith("missing")
+    return ObjectDamagedError(
+        f"the object {object_id[:12]} is {damage}"
+        if is_missing
+        else f"the object {object_id[:12]} is damaged: {damage}",
+        hint="gitstate repair",
+        object_id=object_id,
+        path=path or path_of(object_id),
+        damage=damage,
+        revision=None,
+    )

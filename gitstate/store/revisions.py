@@ -1,0 +1,420 @@
+"""Revisions: commits, the trees they hold, and the names people give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import cast
+
+from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
+
+from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
+from gitstate.ids import is_servable
+from gitstate.layout import BRANCH, STATE_FILE
+from gitstate.operation import Operation, from_message, to_message
+from gitstate.store.objects import ObjectDamagedError, Objects, Stored, damaged
+from gitstate.store.refs import Refs
+
+COMMITTER = b"gitstate <gitstate@localhost>"
+FILE, DIRECTORY = 0o100644, 0o40000
+_UNSAFE_NAMES = (b"", b".", b"..", b".git")
+_TAGS_OF_TAGS = 8
+_FAR = 10_000  # commits that are walked to see whether one came after another
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A commit. Times are aware, UTC; ``author`` is the name alone."""
+
+    id: str
+    tree: str
+    parents: tuple[str, ...]
+    author: str
+    time: datetime
+    committed: int
+    message: str
+
+    @property
+    def parent(self) -> str | None:
+        return self.parents[0] if self.parents else None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What puts revisions of one history in their order: commit time, and the generation within a second."""
+        operation = self.operation
+        return self.committed, (operation.generation or 0) if operation is not None else 0
+
+    @property
+    def operation(self) -> Operation | None:
+        """What gitstate recorded; ``None`` for a commit that it did not make."""
+        return from_message(self.message)
+
+
+class CommitTree:
+    """The files of one revision; the :class:`~gitstate.snapshot.Tree` that the store offers."""
+
+    def __init__(self, objects: Objects, refs: Refs, revision: str | None, root: str) -> None:
+        self._objects, self._refs = objects, refs
+        self._revision, self.root = revision, root
+
+    @property
+    def revision(self) -> str | None:
+        return self._revision
+
+    def blob_id(self, path: str) -> str | None:
+        """The id of a file's blob, ``None`` if there is no such file."""
+        node = self.root
+        *above, last = path.split("/")
+        for part in above:
+            mode, node = self._entries(node).get(part.encode(), (0, ""))
+            if mode != DIRECTORY:
+                return None
+        mode, node = self._entries(node).get(last.encode(), (0, ""))
+        return node if mode & 0o170000 == 0o100000 else None
+
+    def read(self, path: str) -> bytes | None:
+        blob = self.blob_id(path)
+        return None if blob is None else self._objects.read(blob, b"blob").raw
+
+    def loops(self, area: str) -> Sequence[str]:
+        mode, area_id = self._entries(self.root).get(area.encode(), (0, ""))
+        if mode != DIRECTORY:
+            return ()
+        found = []
+        for name, (inner_mode, inner) in self._entries(area_id).items():
+            loop_id = name.decode("utf-8", "surrogateescape")
+            if inner_mode == DIRECTORY and is_servable(loop_id) and STATE_FILE.encode() in self._entries(inner):
+                found.append(loop_id)
+        return found
+
+    def tags(self, loop_id: str) -> Sequence[str]:
+        return self._refs.tags(loop_id)
+
+    def files(self) -> Iterator[tuple[str, int, str]]:
+        """Every file: its path, mode and blob id, in git's order."""
+        yield from self._files(self.root, "")
+
+    def _files(self, node: str, above: str) -> Iterator[tuple[str, int, str]]:
+        for name, (mode, inner) in self._entries(node).items():
+            path = above + name.decode("utf-8", "surrogateescape")
+            if mode == DIRECTORY:
+                yield from self._files(inner, f"{path}/")
+            else:
+                yield path, mode, inner
+
+    def _entries(self, tree_id: str) -> dict[bytes, tuple[int, str]]:
+        return read_tree(self._objects, tree_id)
+
+
+def read_tree(objects: Objects, tree_id: str) -> dict[bytes, tuple[int, str]]:
+    """The entries of a tree object by name: mode and id."""
+    raw = objects.read(tree_id, b"tree").raw
+    try:
+        tree = Tree()
+        tree.set_raw_string(raw)
+        entries = {name: (mode, sha.decode()) for name, mode, sha in tree.items()}
+        if any(b"/" in name or name.lower() in _UNSAFE_NAMES for name in entries):
+            raise ValueError("a name that is no name of a file")  # it would lead out of the state directory
+        return entries
+    except Exception as error:  # dulwich meets damage with many types
+        raise _unreadable(tree_id, error) from None
+
+
+class Revisions:
+    """The revisions of one repository."""
+
+    def __init__(self, objects: Objects, refs: Refs) -> None:
+        self.objects, self.refs = objects, refs
+
+    # --- reading ---
+
+    def head(self) -> str:
+        """The newest revision of the branch.
+
+        Raises:
+            CorruptStateError: the branch is missing or damaged; it is never taken for a new beginning.
+        """
+        found = self.refs.loose(BRANCH)
+        if found is not None:
+            return found
+        # What is packed may be older than a file that is lost; then the reflog knows more.
+        found = self.refs.packed().get(BRANCH)
+        newer = None if found is None else self.overtaken_by(found)
+        if found is None or newer is not None:
+            raise CorruptStateError(
+                "the branch main is missing" + (f"; {newer[:7]} was published" if newer is not None else ""),
+                hint="gitstate repair",
+                path=f".git/{BRANCH}",
+                damage="missing",
+                revision=newer,
+            )
+        return found
+
+    def overtaken_by(self, revision: str) -> str | None:
+        """The revision that the reflog names last, if it came after *revision*: then the branch is not where it was."""
+        newest = self.refs.last_in_reflog()
+        return newest if newest is not None and newest != revision and self._follows(newest, revision) else None
+
+    def _follows(self, later: str, earlier: str) -> bool:
+        try:
+            return any(revision.id == earlier for revision in islice(self.walk(later), _FAR))
+        except CorruptStateError:
+            return False
+
+    def read(self, revision: str) -> Revision:
+        """A commit by its full id.
+
+        Raises:
+            ObjectDamagedError: it is missing or damaged.
+        """
+        raw = self.objects.read(revision, b"commit").raw
+        try:
+            commit = Commit()
+            commit.set_raw_string(raw)
+            return _revision_of(revision, commit)
+        except Exception as error:  # as above
+            raise _unreadable(revision, error) from None
+
+    def tree(self, revision: str) -> CommitTree:
+        """The files of a revision."""
+        return CommitTree(self.objects, self.refs, revision, self.read(revision).tree)
+
+    def walk(self, start: str) -> Iterator[Revision]:
+        """*start* and what came before it, newest first, along first parents."""
+        current: str | None = start
+        while current is not None:
+            revision = self.read(current)
+            yield revision
+            current = revision.parent
+
+    def versions(self, paths: Sequence[str], start: str) -> Iterator[tuple[str, str]]:
+        """The versions of a file, newest first: the revision that brought each, and its blob id.
+
+        The file is the first of *paths* that a revision has: one that moves keeps its past.
+        """
+        later: tuple[str, str] | None = None
+        for revision in self.walk(start):
+            tree = CommitTree(self.objects, self.refs, revision.id, revision.tree)
+            blob = next((found for found in map(tree.blob_id, paths) if found is not None), None)
+            if later is not None and blob != later[1]:
+                yield later
+            later = None if blob is None else (revision.id, blob)
+        if later is not None:
+            yield later
+
+    def is_ours(self, revision: str) -> bool:
+        """Whether a commit is there, intact, and made by gitstate."""
+        try:
+            return self.read(revision).operation is not None
+        except CorruptStateError:
+            return False
+
+    def newest_generation(self, start: str) -> int:
+        """The generation of the newest of our commits; 0 without any."""
+        for revision in self.walk(start):
+            operation = revision.operation
+            if operation is not None and operation.generation is not None:
+                return operation.generation
+        return 0
+
+    # --- naming ---
+
+    def resolve(self, text: str | datetime, *, head: str | None = None) -> str:
+        """The full id of the commit that a name means; a moment means the newest change not after it.
+
+        Raises:
+            InvalidInputError: neither a text nor an aware datetime.
+            RevisionNotFoundError: nothing, or more than one thing, has that name.
+        """
+        head = head or self.head()
+        if isinstance(text, datetime):
+            return self._at(text, head)
+        if not isinstance(text, str):
+            raise InvalidInputError(f"revision: a text or a datetime is wanted, not {shown(text)}")
+        match = re.fullmatch(r"([^\x00-\x20~^:\ud800-\udfff]{1,1000}?)((?:~[0-9]{0,9}|\^[0-9]{0,9})*)", text)
+        if match is None:
+            raise _not_found(text, "not a revision")
+        current = self._named(match[1], head)
+        for step in re.findall(r"~[0-9]*|\^[0-9]*", match[2]):
+            number = int(step[1:] or 1)
+            count = number if step[0] == "~" else min(number, 1)
+            if step[0] == "^" and number > 1:
+                raise _not_found(text, "history is linear: there is no second parent")
+            for _ in range(count):
+                parent = self.read(current).parent
+                if parent is None:
+                    raise _not_found(text, "history does not go back that far")
+                current = parent
+        return current
+
+    def _at(self, moment: datetime, head: str) -> str:
+        if moment.tzinfo is None:
+            raise InvalidInputError(f"a moment without a time zone is ambiguous: {moment.isoformat()}")
+        oldest = None
+        for revision in self.walk(head):
+            if revision.time <= moment:
+                return revision.id
+            oldest = revision.time
+        began = f"; history begins at {oldest:%Y-%m-%d %H:%M:%S} UTC" if oldest is not None else ""
+        raise _not_found(moment.isoformat(timespec="seconds"), f"nothing is that old{began}")
+
+    def _named(self, name: str, head: str) -> str:
+        if name == "HEAD":
+            return head
+        longest = max(len(part.encode()) for part in name.split("/"))
+        if ".." not in name and not name.startswith(("/", "-")) and longest < 256:
+            for ref in (name, f"refs/{name}", f"refs/tags/{name}", f"refs/heads/{name}", f"refs/remotes/{name}"):
+                if ref.startswith("refs/") and not self.refs.is_folder(ref):
+                    found = self.refs.read(ref)
+                    if found is not None:
+                        return self._peeled(found, name)
+        if not re.fullmatch(r"[0-9a-f]{4,40}", name):
+            raise _not_found(name, "there is no such tag or branch, and it is not the beginning of a commit id")
+        fitting = [i for i in self.objects.beginning_with(name) if self._is_commit(i)]
+        if len(fitting) > 1:
+            raise _not_found(name, "several begin like that: " + ", ".join(i[: len(name) + 3] for i in fitting[:5]))
+        if not fitting:
+            raise _not_found(name, "no commit begins like that")
+        return fitting[0]
+
+    def _is_commit(self, object_id: str) -> bool:
+        try:
+            return self.objects.read(object_id).kind == b"commit"
+        except ObjectDamagedError:
+            return False
+
+    def _peeled(self, object_id: str, name: str) -> str:
+        found = self.peel(object_id)
+        if self.objects.read(found).kind != b"commit":
+            raise _not_found(name, "it does not name a commit")
+        return found
+
+    def peel(self, object_id: str) -> str:
+        """What an annotated tag leads to in the end; any other object leads to itself.
+
+        Raises:
+            ObjectDamagedError: the way there is broken.
+        """
+        for _ in range(_TAGS_OF_TAGS):
+            if self.objects.read(object_id).kind != b"tag":
+                return object_id
+            object_id = self.objects.tag_target(object_id)
+        raise damaged(object_id, "a tag of a tag without end")
+
+    # --- making ---
+
+    def build(
+        self, parent: Revision | None, contents: Mapping[str, bytes | None], operation: Operation, now: datetime
+    ) -> tuple[Revision, list[Stored]]:
+        """The commit of *contents* over *parent*'s tree, and the objects it needs, itself the last. Nothing is written."""
+        made: list[Stored] = []
+        root = self._grown(None if parent is None else parent.tree, _nested(contents), made)
+        if root is None:
+            root = _store(Tree(), made)
+        when = int(now.timestamp())
+        commit = Commit()
+        commit.tree = ObjectID(root.encode())
+        commit.parents = [] if parent is None else [ObjectID(parent.id.encode())]
+        commit.author = author_of(operation)
+        commit.committer = COMMITTER
+        commit.author_time = max(0, when)
+        commit.commit_time = max(0, when, 0 if parent is None else parent.committed)
+        commit.author_timezone = commit.commit_timezone = 0
+        commit.encoding = None
+        commit.message = to_message(operation).encode()
+        revision = _store(commit, made)
+        return _revision_of(revision, commit), made
+
+    def made_of(self, contents: Mapping[str, bytes]) -> dict[str, Stored]:
+        """The files and directories that *contents* would be as objects, by id. Nothing is written."""
+        made: list[Stored] = []
+        self._grown(None, _nested(contents), made)
+        return {stored.id: stored for stored in made}
+
+    def _grown(self, tree_id: str | None, changes: dict[str, object], made: list[Stored]) -> str | None:
+        """The id of a tree with nested *changes* laid over it; ``None`` when nothing is left in it."""
+        entries = {} if tree_id is None else dict(read_tree(self.objects, tree_id))
+        for name, change in changes.items():
+            key = name.encode("utf-8", "surrogateescape")
+            if isinstance(change, dict):
+                mode, inner = entries.get(key, (0, ""))
+                grown = self._grown(inner if mode == DIRECTORY else None, change, made)
+                entries.pop(key, None)
+                if grown is not None:
+                    entries[key] = (DIRECTORY, grown)
+            elif isinstance(change, bytes):
+                entries[key] = (FILE, _store(Blob.from_string(change), made))
+            else:
+                entries.pop(key, None)
+        if not entries:
+            return None
+        tree = Tree()
+        for key, (mode, inner) in entries.items():
+            tree.add(key, mode, ObjectID(inner.encode()))
+        return _store(tree, made)
+
+    def build_tag(self, ref: str, target: Revision) -> Stored:
+        """The annotated tag object *ref* of a revision: its subject and who made it."""
+        tag = Tag()
+        tag.name = ref.removeprefix("refs/tags/").encode()
+        tag.object = (Commit, ObjectID(target.id.encode()))
+        operation = target.operation
+        tag.tagger = COMMITTER if operation is None else author_of(operation)
+        tag.tag_time = int(target.time.timestamp())
+        tag.tag_timezone = 0
+        tag.message = (target.message.split("\n", 1)[0] + "\n").encode()
+        return Stored(b"tag", tag.as_raw_string())
+
+
+def author_of(operation: Operation) -> bytes:
+    """The author of an operation: ``user:alice`` on devbox is ``alice <alice@devbox>``."""
+    name = (
+        re.sub(r"[<>\x00-\x1f\x7f]", "", operation.actor.partition(":")[2] or operation.actor).strip(" .,:;\"'")
+        or "unknown"
+    )
+    mail = re.sub(r"[^A-Za-z0-9._+-]", "-", name)
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", operation.host or "localhost")
+    return f"{name} <{mail}@{host}>".encode("utf-8", "replace")
+
+
+def _revision_of(revision: str, commit: Commit) -> Revision:
+    return Revision(
+        id=revision,
+        tree=commit.tree.decode(),
+        parents=tuple(parent.decode() for parent in commit.parents),
+        author=commit.author.partition(b" <")[0].decode("utf-8", "replace"),
+        time=datetime.fromtimestamp(commit.author_time, UTC),
+        committed=commit.commit_time,
+        message=commit.message.decode("utf-8", "replace"),
+    )
+
+
+def _nested(contents: Mapping[str, bytes | None]) -> dict[str, object]:
+    nested: dict[str, object] = {}
+    for path, raw in contents.items():
+        *above, last = path.split("/")
+        node = nested
+        for part in above:
+            inner = node.setdefault(part, {})
+            node = cast("dict[str, object]", inner)
+        node[last] = raw
+    return nested
+
+
+def _store(made: ShaFile, into: list[Stored]) -> str:
+    stored = Stored(made.type_name, made.as_raw_string())
+    into.append(stored)
+    return stored.id
+
+
+def _unreadable(object_id: str, error: Exception) -> ObjectDamagedError:
+    if isinstance(error, ObjectDamagedError):
+        return error
+    return damaged(object_id, f"unreadable ({type(error).__name__})")
+
+
+def _not_found(name: str, why: str) -> RevisionNotFoundError:
+    return RevisionNotFoundError(f"no revision {name!r:.120}: {why}", hint="gitstate log", revision=name)
