@@ -1,0 +1,481 @@
+"""The one way to write: every mutation is one pass through here, down once and up once.
+
+1 validate (the caller's pure part), 2 acquire, 3 reconcile, 4 read, 5 apply,
+6 write, 7 publish, 8 project. Before step 7 nothing can be seen; after it
+nothing raises. See ``docs/explanation/durability.md``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from gitstate import layout, process, reconcile
+from gitstate.clock import Clock
+from gitstate.durable import Directory
+from gitstate.errors import (
+    CorruptStateError,
+    DamageWarning,
+    GitStateError,
+    LeaseLostError,
+    RefusedError,
+    StorageError,
+    warn,
+)
+from gitstate.guard import BRIEFLY, Guard
+from gitstate.lease import Lease, LeaseKeeper
+from gitstate.loops import Outcome
+from gitstate.operation import Operation, planned
+from gitstate.projection import Found, Projection
+from gitstate.results import Change
+from gitstate.snapshot import Nothing, Snapshot
+from gitstate.store import creation, surroundings
+from gitstate.store.index import IndexLockedError, rewrite_index
+from gitstate.store.objects import Objects
+from gitstate.store.refs import BranchMovedError, Refs
+from gitstate.store.revisions import Revision, Revisions, author_of
+from gitstate.verdicts import Unreadable
+
+_LOG = logging.getLogger("gitstate")
+_STEPS = 8  # more rounds of reconciling than this mean that somebody keeps writing
+_INSIDE = threading.local()  # the state directories that this thread is mutating right now
+
+Apply = Callable[[Snapshot, datetime], Outcome]
+
+
+class Done(NamedTuple):
+    """What a mutation led to: the snapshot that stands, the operation, and its change (``None``: nothing had to change)."""
+
+    snapshot: Snapshot
+    operation: Operation
+    change: Change | None
+
+    @property
+    def required(self) -> Change:
+        """The change of an operation that never leaves things as they were."""
+        if self.change is None:
+            raise AssertionError(f"{self.operation.kind} changed nothing")
+        return self.change
+
+
+@dataclass
+class Writer:
+    """Whoever mutates one state directory. ``lock_timeout`` and ``lease_seconds`` in seconds."""
+
+    base: Path
+    clock: Clock
+    actor: str
+    lock_timeout: float
+    lease_seconds: float
+    auto_repair: bool
+    directory: Directory = field(init=False)
+    projection: Projection = field(init=False)
+    revisions: Revisions = field(init=False)
+    keeper: LeaseKeeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory = Directory(self.base, layout.ASIDE)
+        self.projection = Projection(self.directory)
+        self.revisions = Revisions(Objects(self.directory), Refs(self.directory, self.clock))
+        self.keeper = LeaseKeeper(
+            self.directory,
+            guard=Guard(self.base / layout.GUARD, self.clock),
+            turn=Guard(self.base / layout.TURN, self.clock),
+            clock=self.clock,
+            seconds=self.lease_seconds,
+            newest_generation=self._newest_generation,
+        )
+
+    # --- one mutation ---
+
+    def run(self, purpose: str, apply: Apply, reason: str | None = None) -> Done:
+        """One mutation, all eight steps. *apply* is pure, and called once."""
+        with self.holding(purpose) as (lease, snapshot):
+            now = self.clock.now()
+            outcome = apply(snapshot, now)
+            return self.finish(lease, snapshot, outcome, now, reason)
+
+    @contextmanager
+    def holding(self, purpose: str) -> Iterator[tuple[Lease, Snapshot]]:
+        """Steps 2 to 4: the lease, and the snapshot of a head that the files agree with; then the lease is given back."""
+        with self._entered(), self.directory.kept_open():
+            self.prepare()
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._sweep)
+            try:
+                head = self._reconciled(lease)
+                yield lease, Snapshot(self.revisions.tree(head))
+            except BranchMovedError as error:
+                raise self._overtaken(lease, error) from None
+            except StorageError as error:
+                if error.code == "outcome_unknown" or self.keeper.is_mine(lease):
+                    raise
+                raise self.keeper.lost(lease) from error
+            finally:
+                self._release(lease)
+
+    def _overtaken(self, lease: Lease, error: BranchMovedError) -> LeaseLostError:
+        """The head moved: under another lease, or by a commit that is not gitstate's."""
+        if not self.keeper.is_mine(lease):
+            return self.keeper.lost(lease)
+        return LeaseLostError(
+            f"{error.message}: somebody else committed; nothing was published",
+            hint="repeat the command: it starts from the present state",
+            generation=lease.generation,
+        )
+
+    def finish(self, lease: Lease, before: Snapshot, outcome: Outcome, now: datetime, reason: str | None) -> Done:
+        """Steps 5 (its end) to 8."""
+        after = outcome.snapshot.settled(now, owner=self.actor)
+        if not after.edits and not after.new_tags:
+            self.revisions.refs.make_durable()
+            return Done(before, outcome.operation, None)
+        parent = self.revisions.read(before.revision or "")
+        operation = self._signed(outcome.operation, lease, reason)
+        revision = self._commit(lease, parent, after, operation, now, last=True)
+        change = planned(operation, time=revision.time, revision=revision.id, parent=parent.id)
+        return Done(
+            Snapshot(self.revisions.tree(revision.id)), operation, replace(change, fields=tuple(after.changes()))
+        )
+
+    def _signed(self, operation: Operation, lease: Lease, reason: str | None) -> Operation:
+        return operation.by(
+            generation=lease.generation, actor=self.actor, host=process.hostname(), pid=lease.pid, reason=reason
+        )
+
+    def _commit(
+        self,
+        lease: Lease,
+        parent: Revision,
+        after: Snapshot,
+        operation: Operation,
+        now: datetime,
+        seen: Mapping[str, Found] | None = None,
+        paths: frozenset[str] = frozenset(),
+        *,
+        last: bool = False,
+    ) -> Revision:
+        """Steps 6 to 8: write the objects, publish, project; the *last* of a pass also gives the lease back."""
+        revision, objects = self.revisions.build(parent, after.contents(), operation, now)
+        tags = [(ref, self.revisions.build_tag(ref, revision)) for ref in after.new_tags]
+        self.revisions.objects.write([*objects, *(tag for _, tag in tags)])
+        with self.keeper.guard.hold(self._patience):
+            self.keeper.prove(lease)
+            self.revisions.objects.require([stored.id for stored in objects])
+            self.revisions.refs.advance(parent.id, revision.id)
+            # The commit point is passed: from here on nothing is raised.
+            problems = [*self._evidence(parent, revision, operation)]
+            untagged = self._tag([(ref, tag.id) for ref, tag in tags])
+            problems += untagged
+            problems += self._project(parent, revision, paths | frozenset(after.edits), seen or {}, whole=not untagged)
+            if last:
+                self._give_back(lease)
+        for problem in problems:
+            self._warn(f"{revision.id[:7]} is committed, but {problem}; the next mutation makes it good")
+        return revision
+
+    def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:
+        try:
+            self.revisions.refs.note_move(
+                parent.id, revision.id, author_of(operation), revision.committed, operation.subject
+            )
+        except GitStateError as error:
+            yield f"its line in the reflog is missing: {error.message}"
+
+    def _tag(self, tags: list[tuple[str, str]]) -> list[str]:
+        problems = []
+        for ref, object_id in tags:
+            try:
+                self.revisions.refs.create_tag(ref, object_id)
+            except GitStateError as error:
+                problems.append(f"its tag {ref.removeprefix('refs/tags/')} is missing: {error.message}")
+        return problems
+
+    def _project(
+        self,
+        before: Revision,
+        after: Revision,
+        paths: frozenset[str],
+        seen: Mapping[str, Found],
+        *,
+        whole: bool = True,
+    ) -> list[str]:
+        """Step 8, under the guard: files, index, symlink, and last the note that the *whole* of it was done."""
+        old, new = self.revisions.tree(before.id), self.revisions.tree(after.id)
+        try:
+            self.projection.drop_note()
+            problems, unlike = self.projection.apply(old, new, paths, seen)
+            self.projection.follow_legacy(new)
+            with suppress(IndexLockedError):
+                rewrite_index(self.directory, new, unlike)
+            if whole and not problems and not unlike:
+                blobs = {path: blob for path, _, blob in new.files()}
+                self.projection.write_note(after.id, process.boot_id(), blobs)
+        except GitStateError as error:
+            return [f"its files are not all written: {error.message}"]
+        return [f"its files are not all written: {problem}" for problem in problems]
+
+    # --- reconciling ---
+
+    def _reconciled(self, lease: Lease) -> str:
+        """Step 3: the head, once files and history agree."""
+        self._check_out_of_the_way()
+        head = self.revisions.head()
+        if self._is_noted(head):
+            return head
+        for _ in range(_STEPS):
+            self._remake_tags(head)  # before anything is committed on top: only the head's own are looked for
+            seen = self.projection.survey()
+            step = reconcile.next_step(self.revisions, head, seen, owner=self.actor, now=self.clock.now())
+            if step is None or step.is_done:
+                break
+            head = self._take(lease, head, step)
+        with self.keeper.guard.hold(self._patience):
+            self.keeper.prove(lease)
+            revision = self.revisions.read(head)
+            for problem in self._project(revision, revision, frozenset(), {}):
+                self._warn(problem)
+        return head
+
+    def _is_noted(self, head: str) -> bool:
+        """Whether this head was projected to the end, and the files are still as they were written then."""
+        note = self.projection.read_note()
+        if note is None or note.get("head") != head:
+            return False
+        files = note["files"]
+        return isinstance(files, dict) and self.projection.matches({path: str(blob) for path, blob in files.items()})
+
+    def _take(self, lease: Lease, head: str, step: reconcile.Step) -> str:
+        parent = self.revisions.read(head)
+        for path in step.left_alone:
+            self._warn(f"{path} is not gitstate's and is left alone: that loop lies elsewhere")
+        if step.operation is None:
+            with self.keeper.guard.hold(self._patience):
+                self.keeper.prove(lease)
+                for problem in self._project(parent, parent, step.paths, step.seen):
+                    self._warn(problem)
+            return head
+        if step.damages and self._was_a_glimpse(step):
+            return head
+        with self.keeper.guard.hold(self._patience):  # it may move what stands there, so it is only for the holder
+            self.keeper.prove(lease)
+            kept = self._quarantined(step)
+        now = self.clock.now()
+        after = step.snapshot.settled(now, owner=self.actor, whole=True)
+        operation = self._signed(step.operation, lease, None)
+        revision = self._commit(lease, parent, after, operation, now, step.seen, step.paths)
+        for words in kept:
+            self._warn(words)
+        return revision.id
+
+    def _was_a_glimpse(self, step: reconcile.Step) -> bool:
+        """Whether damage was only seen in the middle of somebody's write: two readings 50 ms apart must agree."""
+        self.clock.sleep(0.05)
+        return any(self.projection.found(damage.path) != damage.found for damage in step.damages)
+
+    def _quarantined(self, step: reconcile.Step) -> list[str]:
+        words = []
+        for damage in step.damages:
+            if not self.auto_repair and not self._explained(damage.found):
+                raise CorruptStateError(
+                    f"{damage.path}: {damage.damage}"
+                    + (f"; {damage.revision[:7]} has it whole" if damage.revision else ""),
+                    hint="gitstate repair",
+                    path=damage.path,
+                    damage=damage.damage,
+                    revision=damage.revision,
+                )
+            where = (
+                f"; the damaged bytes are kept in {self.projection.quarantine(damage.path, damage.found)}"
+                if damage.found is not None
+                else ""
+            )
+            words.append(damage.describe() + where)
+        return words
+
+    def _explained(self, found: Found) -> bool:
+        """Whether a power cut explains it: empty or NULs, and another boot than the one that wrote the files."""
+        note = self.projection.read_note()
+        another = note is not None and note.get("boot") not in (None, process.boot_id())
+        return another and isinstance(found, bytes) and not found.strip(b"\0") and not isinstance(found, Unreadable)
+
+    def _remake_tags(self, head: str) -> None:
+        try:
+            wanted = reconcile.missing_tags(self.revisions, head)
+        except CorruptStateError:  # what came before the head, or a tag, cannot be read: that is for check and repair
+            return
+        for ref in wanted:
+            tag = self.revisions.build_tag(ref, self.revisions.read(head))
+            self.revisions.objects.write([tag])
+            self.revisions.refs.create_tag(ref, tag.id)
+
+    def _sweep(self) -> None:
+        """Remove what a killed gitstate left: its temporary files and its lock of the branch. Under the guard."""
+        self.revisions.refs.left_over(self.revisions.is_ours)
+        for name in self.directory.names(layout.ASIDE):
+            owner = name.partition("-")[0]
+            if not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead":
+                self.directory.remove_tree(f"{layout.ASIDE}/{name}")
+        # A builder that was killed after its repository stood in place leaves the empty shell of it.
+        creation.sweep(self.directory)
+
+    def _check_out_of_the_way(self) -> None:
+        """Refuse while the user is in the middle of something of git's, or elsewhere than on main."""
+        git = f"git -C {shlex.quote(str(self.base))}"
+        for name, words, way_out in (
+            ("MERGE_HEAD", "a merge", "merge --abort"),
+            ("rebase-merge", "a rebase", "rebase --abort"),
+            ("rebase-apply", "a rebase", "rebase --abort"),
+            ("CHERRY_PICK_HEAD", "a cherry-pick", "cherry-pick --abort"),
+            ("REVERT_HEAD", "a revert", "revert --abort"),
+        ):
+            if self.directory.status(f".git/{name}") is not None:
+                raise RefusedError(f"{words} is under way", hint=f"{git} {way_out}", path=str(self.base))
+        where = self.revisions.refs.symbolic_head()
+        if where != layout.BRANCH:
+            raise RefusedError(
+                f"HEAD is {'detached' if where is None else 'at ' + where.removeprefix('refs/heads/')}, not at main",
+                hint=f"{git} checkout main",
+                path=str(self.base),
+            )
+
+    # --- beginning ---
+
+    def prepare(self, *, complete: bool = False) -> bool:
+        """Make sure that there is a repository, adopting what lies there; whether it was made now.
+
+        Raises:
+            RefusedError: the project tracks files of the state directory; or, without *complete*, this is a clone.
+        """
+        with suppress(FileExistsError):
+            self._make_state_directory()
+        state = creation.inspect(self.directory)
+        if state == "clone":
+            if not complete:
+                raise RefusedError(
+                    "the state directory is a clone: it lacks what only gitstate's own repository has",
+                    hint="gitstate init",
+                    path=str(self.base),
+                )
+            self._vouch_for()
+        if state != "none":
+            if complete:
+                self._settle_in()
+            if (
+                complete
+                or state == "unmarked"
+                or not self.directory.is_directory(layout.PRIVATE)
+                or self.directory.status(layout.GUARD) is None
+            ):
+                creation.complete(self.directory)
+            if state == "clone":
+                self.projection.make_artifacts(self.revisions.tree(self.revisions.head()))
+            return False
+        return self._create()
+
+    def _make_state_directory(self) -> None:
+        try:
+            for above in (self.base.parent, self.base):
+                if not above.is_dir():
+                    above.mkdir(0o700)
+        except OSError as error:
+            raise StorageError(
+                f"{self.base}: {(error.strerror or str(error)).lower()}", path=str(self.base), errno=error.errno
+            ) from None
+
+    def _vouch_for(self) -> None:
+        """Take a clone for ours only if its whole history can be read and ends in our first commit."""
+        try:
+            *_, oldest = self.revisions.walk(self.revisions.head())
+        except CorruptStateError as error:
+            raise creation.unsafe(f"its history cannot be read: {error.message}") from None
+        if oldest.operation is None or oldest.operation.kind != "init":
+            raise creation.unsafe("its history does not begin with gitstate's first commit")
+
+    def _settle_in(self) -> None:
+        """Make sure that the project's repository, if there is one, neither tracks nor shows the state directory."""
+        around = surroundings.find_surroundings(self.base)
+        if around is not None:
+            surroundings.refuse_if_tracked(around)
+            surroundings.exclude_from(around)
+
+    def _create(self) -> bool:
+        self._settle_in()
+        creation.sweep(self.directory)
+        seen = self.projection.survey()
+        contents = {path: raw for path, raw in seen.items() if isinstance(raw, bytes)}
+        states = [place for place in map(layout.place_of, contents) if place is not None]
+        subject = f"init: adopt {len(contents)} files as they were found" if contents else "init: a new state directory"
+        operation = Operation(
+            "init",
+            subject,
+            tuple(dict.fromkeys(place.loop_id for place in states)),
+            generation=1,
+            actor=self.actor,
+            host=process.hostname(),
+            pid=os.getpid(),
+        )
+        now = self.clock.now()
+        if not contents:
+            contents = {
+                path: raw for path, raw in Snapshot(Nothing()).settled(now).contents().items() if raw is not None
+            }
+        return creation.create(self.directory, contents, operation, now)
+
+    # --- small things ---
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for the guard once the lease is held: even where the lease is tried for only once."""
+        return max(self.lock_timeout, BRIEFLY)
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """A mutation inside a mutation of the same thread can only wait for itself: it is refused at once."""
+        inside: set[str] = getattr(_INSIDE, "bases", set())
+        key = f"{os.getpid()} {os.path.realpath(self.base)}"  # a child forked meanwhile is in the middle of nothing
+        if key in inside:
+            raise RefusedError(
+                "this thread is in the middle of a mutation of the same state directory",
+                hint="use the open transaction's own methods, or return the changes from the function",
+                path=str(self.base),
+            )
+        _INSIDE.bases = inside | {key}
+        try:
+            yield
+        finally:
+            _INSIDE.bases = inside
+
+    def _release(self, lease: Lease) -> None:
+        if not self.keeper.holds(lease):
+            return
+        try:
+            with self.keeper.guard.hold(BRIEFLY):
+                self._give_back(lease)
+        except GitStateError as error:
+            self.keeper.abandon(lease)
+            _LOG.warning("the lease of generation %d is left to expire: %s", lease.generation, error)
+
+    def _give_back(self, lease: Lease) -> None:
+        """Release under the guard that is held already. What was published stays published if this fails."""
+        try:
+            self.keeper.release(lease)
+        except GitStateError as error:
+            _LOG.warning("the lease of generation %d is left to expire: %s", lease.generation, error)
+
+    def _newest_generation(self) -> int:
+        try:
+            return self.revisions.newest_generation(self.revisions.head())
+        except CorruptStateError:
+            return 0
+
+    def _warn(self, words: str) -> None:
+        _LOG.warning(words)
+        warn(words, DamageWarning)
