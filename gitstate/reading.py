@@ -1,0 +1,297 @@
+"""Reading: without a lock, without writing, and by the rule that reconciling goes by.
+
+What is served is what the next mutation would make of the files: the head
+where nothing else was written, an outside edit merged as adoption would merge
+it, and history's version, with a warning, of what is missing or damaged.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from gitstate import layout, process
+from gitstate.clock import Clock
+from gitstate.errors import (
+    AmbiguousLoopError,
+    DamageWarning,
+    InvalidLoopIdError,
+    LoopNotFoundError,
+    UnknownStatusWarning,
+    shown,
+    warn,
+)
+from gitstate.ids import validate_known_id
+from gitstate.layout import ARCHIVE, LOOPS
+from gitstate.loops import process_of
+from gitstate.projection import Projection, blob_id
+from gitstate.records import STATUSES, LoopState, Record, Registry, RegistryEntry
+from gitstate.results import Liveness
+from gitstate.snapshot import Overlay, Snapshot
+from gitstate.store.revisions import Revisions
+
+_TRIES = 3
+_LOG = logging.getLogger("gitstate")
+_LOG.addHandler(logging.NullHandler())  # without one, logging itself would print
+
+
+@dataclass
+class NotedTree:
+    """The files as the note says that the head has them; one that was replaced since is read from history instead."""
+
+    projection: Projection
+    revisions: Revisions
+    revision: str
+    blobs: dict[str, str]
+
+    def read(self, path: str) -> bytes | None:
+        wanted = self.blobs.get(path)
+        if wanted is None:
+            return None
+        found = self.projection.found(path)
+        if not isinstance(found, bytes) or blob_id(found) != wanted:
+            return self.revisions.objects.read(wanted, b"blob").raw
+        return found
+
+    def loops(self, area: str) -> Sequence[str]:
+        places = (layout.place_of(path) for path in self.blobs)
+        return sorted(place.loop_id for place in places if place is not None and place.area == area)
+
+    def tags(self, loop_id: str) -> Sequence[str]:
+        return self.revisions.refs.tags(loop_id)
+
+
+@dataclass
+class FilesTree:
+    """The files as they are, where there is no history yet."""
+
+    projection: Projection
+    revision: None = None
+
+    def read(self, path: str) -> bytes | None:
+        found = self.projection.found(path)
+        return found if isinstance(found, bytes) else None
+
+    def loops(self, area: str) -> Sequence[str]:
+        return [
+            place.loop_id
+            for place in self.projection.places()
+            if place.area == area and self.read(place.path) is not None
+        ]
+
+    def tags(self, loop_id: str) -> Sequence[str]:
+        return ()
+
+
+@dataclass
+class Reader:
+    """Whoever reads one state directory."""
+
+    projection: Projection
+    revisions: Revisions
+    clock: Clock
+    actor: str
+
+    def present(self) -> Snapshot:
+        """What the next mutation would find, after reconciling.
+
+        Raises:
+            CorruptStateError: the repository itself is damaged.
+        """
+        for _ in range(_TRIES):
+            head = self.revisions.head()
+            snapshot = self._noted(head) or self._judged(head)
+            if self.revisions.head() == head:
+                return snapshot
+        return Snapshot(self.revisions.tree(self.revisions.head()))
+
+    def _noted(self, head: str) -> Snapshot | None:
+        note = self.projection.read_note()
+        if note is None or note.get("head") != head:
+            return None
+        files = note["files"]
+        blobs = {path: str(blob) for path, blob in files.items()} if isinstance(files, dict) else {}
+        if not self.projection.matches(blobs):
+            return None
+        return Snapshot(NotedTree(self.projection, self.revisions, head, blobs))
+
+    def _judged(self, head: str) -> Snapshot:
+        from gitstate import reconcile  # the writing floor, imported only where something is out of line
+
+        seen = self.projection.survey()
+        step = reconcile.next_step(self.revisions, head, seen, owner=self.actor, now=self.clock.now())
+        if step is None:
+            return Snapshot(self.revisions.tree(head))
+        for damage in step.noticed:
+            warn_of_damage(damage.describe().replace("restored from", "served from"))
+        for path in step.missing:
+            warn_of_damage(f"{path}: missing, served from {head[:7]}")
+        return Snapshot(Overlay(step.snapshot.settled(self.clock.now(), owner=self.actor, whole=True)))
+
+    def unadopted(self) -> Snapshot:
+        """A state directory without a repository, as it is."""
+        return Snapshot(FilesTree(self.projection))
+
+
+def warn_of_damage(words: str) -> None:
+    """Say that damage was seen through."""
+    _LOG.warning(words)
+    warn(words, DamageWarning)
+
+
+class Reads(ABC):
+    """The questions that a repository and an open transaction answer alike."""
+
+    @abstractmethod
+    def _view(self) -> Snapshot:
+        """What is read: the present, or the transaction's own state."""
+
+    @abstractmethod
+    def _view_at(self, at: str | datetime | None) -> Snapshot:
+        """The view, or the snapshot of a revision."""
+
+    @abstractmethod
+    def _from_tag(self, loop_id: str) -> Record | None:
+        """The session state of a loop that was pruned, from its newest archive tag."""
+
+    def get_loop(self, loop_id: str, *, at: str | datetime | None = None) -> LoopState:
+        """The session state of a loop, active, archived or pruned; a fresh copy.
+
+        Args:
+            loop_id: an exact id.
+            at: a revision or an aware datetime; the present without one.
+
+        Raises:
+            InvalidLoopIdError: no loop can have that id.
+            LoopNotFoundError: no loop has it (then).
+            RevisionNotFoundError: no such revision.
+            CorruptStateError: the revision holds something else than a session state there.
+        """
+        validate_known_id(loop_id)
+        snapshot = self._view_at(at)
+        try:
+            record = snapshot.find(loop_id)[1]
+        except LoopNotFoundError:
+            pruned = self._from_tag(loop_id) if at is None else None
+            if pruned is None:
+                raise
+            record = pruned
+        _warn_of_status(record, loop_id)
+        return copied(record)
+
+    def load_registry(self, *, at: str | datetime | None = None) -> Registry:
+        """The registry; an empty one where there is none yet. A fresh copy.
+
+        Raises:
+            RevisionNotFoundError: no such revision.
+            CorruptStateError: the revision holds something else than a registry.
+        """
+        return cast("Registry", _copy(self._view_at(at).registry))
+
+    def list_active_loops(self) -> list[RegistryEntry]:
+        """The registry's entries, in its order; fresh copies."""
+        return self.load_registry()["active_loops"]
+
+    def liveness(self, loop_id: str) -> Liveness:
+        """Whether the process recorded for a loop lives, and how that is known.
+
+        Raises:
+            InvalidLoopIdError: no loop can have that id.
+            LoopNotFoundError: no loop has it.
+        """
+        validate_known_id(loop_id)
+        return liveness_of(self._view().find(loop_id)[1])
+
+    def is_loop_alive(self, loop_id: str) -> bool:
+        """Whether the loop's process is known to live; ``False`` for a foreign one.
+
+        Raises:
+            InvalidLoopIdError: no loop can have that id.
+            LoopNotFoundError: no loop has it.
+        """
+        return self.liveness(loop_id).verdict == "alive"
+
+    def detect_crashed_loops(self) -> list[RegistryEntry]:
+        """The entries of loops that are ``running`` by their session state while their process is gone.
+
+        A loop whose process belongs to another host is not among them: nothing is known of it.
+        """
+        view = self._view()
+        return [cast("RegistryEntry", _copy(view.entries[loop_id])) for loop_id in crashed(view)]
+
+    def resolve_loop_id(self, text: str) -> str:
+        """The id that *text* means: an exact one, or a unique beginning of at least 4 characters of an id, of an id
+        without ``ralph-``, or of its last eight hex digits. Active loops first, archived ones when none fits.
+
+        Raises:
+            LoopNotFoundError: none fits.
+            AmbiguousLoopError: several do; ``candidates`` lists them.
+        """
+        if not isinstance(text, str):
+            raise InvalidLoopIdError(f"a text is wanted, not {shown(text)}", hint="gitstate list", loop_id=text)
+        view = self._view()
+        known = {area: view.loops(area) for area in (LOOPS, ARCHIVE)}
+        if any(text in ids for ids in known.values()):
+            return text
+        for ids in known.values():
+            fitting = [loop_id for loop_id in ids if _begins(loop_id, text)]
+            if len(fitting) == 1:
+                return fitting[0]
+            if fitting:
+                raise AmbiguousLoopError(
+                    f"{shown(text)} fits {len(fitting)} loops: {', '.join(fitting)}",
+                    hint="write more of the id",
+                    loop_id=text,
+                    candidates=tuple(fitting),
+                )
+        raise view.unknown(text)
+
+
+_DRAWN = re.compile(r"-([0-9a-f]{8})\Z")
+
+
+def _begins(loop_id: str, text: str) -> bool:
+    if len(text) < 4:
+        return False
+    drawn = _DRAWN.search(loop_id)
+    beginnings = (loop_id, loop_id.removeprefix("ralph-"), drawn[1] if drawn else "")
+    return any(whole.startswith(text) for whole in beginnings)
+
+
+def crashed(view: Snapshot) -> list[str]:
+    """The running loops of *view* whose process is gone, in the registry's order."""
+    found = []
+    for loop_id in view.entries:
+        state = view.state_or_none(loop_id)
+        if state is not None and state.get("status") == "running" and liveness_of(state).verdict == "dead":
+            found.append(loop_id)
+    return found
+
+
+def liveness_of(state: Record) -> Liveness:
+    """Whether the process that a session state names lives."""
+    return process.liveness(state.get("currentPid"), process_of(state))
+
+
+def copied(record: Record) -> LoopState:
+    """A fresh copy of a session state, with the loose types of its public face."""
+    return cast("LoopState", _copy(record))
+
+
+def _copy(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _warn_of_status(record: Record, loop_id: str) -> None:
+    if record.get("status") not in STATUSES:
+        words = f"{loop_id} has the status {record.get('status')!r:.60}, which gitstate would not write"
+        warn(words, UnknownStatusWarning)
