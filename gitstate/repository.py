@@ -1,0 +1,340 @@
+"""The front door: one object for one state directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gitstate import history, layout, process, repair, requests
+from gitstate.audit import Progress
+from gitstate.check import Checker
+from gitstate.clock import Clock, SystemClock
+from gitstate.doctor import Doctor
+from gitstate.errors import GitStateError, InvalidInputError, shown
+from gitstate.layout import ARCHIVE, LOOPS
+from gitstate.loops import Outcome
+from gitstate.open_transaction import Transaction, plan_of
+from gitstate.operation import Operation
+from gitstate.questions import Questions
+from gitstate.reading import Reader, liveness_of
+from gitstate.records import Record
+from gitstate.results import (
+    Change,
+    Finding,
+    LeaseInfo,
+)
+from gitstate.rollbacks import Rollbacks
+from gitstate.snapshot import Snapshot
+from gitstate.store import creation
+from gitstate.store.revisions import Revisions
+from gitstate.transaction import Apply, Done, Writer
+from gitstate.verdicts import Unreadable
+
+Moment = str | datetime
+_ACTOR = re.compile(r"\A[^\x00-\x1f\x7f<>]{1,200}\Z")
+
+
+class StateRepository(Rollbacks, Questions):
+    """The state directory of one project: reads, mutations, history and health.
+
+    Making one writes nothing. Threads may share it; it is synchronous; after ``fork`` the child's copy works and holds
+    nothing. Records are plain dicts and fresh copies.
+
+    Args:
+        project_root: the directory that holds ``.aiwg/``.
+        actor: who mutates (``user:alice``, ``agent:reviewer``); ``user:`` and the login name without one.
+        lock_timeout: seconds to wait for the lease; 0 tries once.
+        lease_seconds: seconds after which a lease of ours may be taken over.
+        auto_repair: replace damaged files by history's version, keeping the bytes; otherwise ``CorruptStateError``.
+        clock: where all time comes from.
+
+    Raises:
+        InvalidInputError: a path that cannot be one, an actor that is not one line of at most 200 characters without
+            ``<`` and ``>``, or a negative or infinite time.
+    """
+
+    def __init__(
+        self,
+        project_root: str | os.PathLike[str],
+        *,
+        actor: str | None = None,
+        lock_timeout: float = 35.0,
+        lease_seconds: float = 30.0,
+        auto_repair: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self._project_root = _checked_root(project_root)
+        self._actor = _checked_actor(f"user:{process.login_name()}" if actor is None else actor)
+        self._last = threading.local()
+        self._writer = Writer(
+            base=creation.state_directory(self._project_root),
+            clock=SystemClock() if clock is None else clock,
+            actor=self._actor,
+            lock_timeout=_seconds("lock_timeout", lock_timeout, least=0),
+            lease_seconds=_seconds("lease_seconds", lease_seconds, least=0.001),
+            auto_repair=auto_repair,
+        )
+        self._reader = Reader(self._writer.projection, self._writer.revisions, self._writer.clock, self._actor)
+
+    # --- itself ---
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"StateRepository({str(self._project_root)!r}, actor={self._actor!r})"
+
+    def close(self) -> None:
+        """Let go of open files. Optional; may be called again."""
+        self._writer.revisions.objects.close()
+
+    @property
+    def actor(self) -> str:
+        """Who mutates."""
+        return self._actor
+
+    @property
+    def project_root(self) -> Path:
+        """The project."""
+        return self._project_root
+
+    @property
+    def base_dir(self) -> Path:
+        """The state directory."""
+        return self._writer.base
+
+    @property
+    def loops_dir(self) -> Path:
+        """Where active loops lie."""
+        return self.base_dir / LOOPS
+
+    @property
+    def archive_dir(self) -> Path:
+        """Where archived loops lie."""
+        return self.base_dir / ARCHIVE
+
+    @property
+    def shared_dir(self) -> Path:
+        """A directory for the loops' own use; never versioned."""
+        return self.base_dir / layout.SHARED
+
+    @property
+    def registry_path(self) -> Path:
+        """The registry."""
+        return self.base_dir / layout.REGISTRY
+
+    @property
+    def lock_path(self) -> Path:
+        """The lease record."""
+        return self.base_dir / layout.LEASE_RECORD
+
+    @property
+    def last_change(self) -> Change | None:
+        """What this thread's newest mutation through this object changed; ``None`` if it had nothing to change."""
+        found: Change | None = getattr(self._last, "change", None)
+        return found
+
+    # --- mutating ---
+
+    def init(self, *, max_concurrent_loops: int | None = None) -> Change | None:
+        """Create, adopt or complete the repository now rather than at the first mutation; ``None``: nothing changed.
+
+        Raises:
+            RefusedError: the project tracks files of the state directory.
+            UnsafeRepositoryError: a repository is there that gitstate did not make.
+        """
+        limit = (
+            None if max_concurrent_loops is None else requests.whole("max_concurrent_loops", max_concurrent_loops, 1)
+        )
+        self._last.change = None
+        made = self._writer.prepare(complete=True)
+        self._mutate("init", lambda snapshot, now: Outcome(snapshot, Operation("init", "init: nothing to do")), None)
+        if limit is not None:
+            self.set_max_concurrent_loops(limit)
+        if self.last_change is None and made:
+            *_, first = self._revisions.walk(self._revisions.head())
+            self._last.change = history.change_of(self._revisions, first, fields=True)
+        return self.last_change
+
+    def _mutate(self, purpose: str, apply: Apply, reason: str | None) -> Done:
+        self._last.change = None
+        done = self._writer.run(purpose, apply, requests.reason(reason))
+        self._last.change = done.change
+        return done
+
+    @contextmanager
+    def transaction(self, reason: str | None = None) -> Iterator[Transaction]:
+        """Several mutations as one commit: all of them, or, if the block raises, none.
+
+        The lease is held for the length of the block. If it expires meanwhile and nobody takes it over, the commit is
+        made all the same; otherwise ``LeaseLostError``, and nothing was published.
+        """
+        words = requests.reason(reason)
+        self._last.change = None
+        with self._writer.holding("transaction") as (lease, snapshot):
+            now = self._writer.clock.now()
+            open_transaction = Transaction(self, snapshot, now)
+            try:
+                yield open_transaction
+            finally:
+                open_transaction._is_over = True
+            outcome = open_transaction._outcome(words)
+            done = self._writer.finish(lease, snapshot, outcome, now, words)
+            open_transaction._change = self._last.change = done.change
+
+    def plan(self, function: Callable[[Transaction], object]) -> list[Change]:
+        """What *function* would change, if it were given a transaction now. Nothing is locked or written."""
+        trial = Transaction(self, self._view(), self._writer.clock.now())
+        function(trial)
+        trial._is_over = True
+        return list(trial._planned_changes)
+
+    def _planned(self, purpose: str, apply: Apply, *, dry_run: bool, reason: str | None) -> Change:
+        now = self._writer.clock.now()
+        if dry_run:
+            view = self._view()
+            outcome = apply(view, now)
+            return plan_of(view, outcome.snapshot.settled(now, owner=self._actor), outcome.operation, now, self._actor)
+        done = self._mutate(purpose, apply, reason)
+        return done.change or plan_of(done.snapshot, done.snapshot, done.operation, now, self._actor)
+
+    # --- what the faces stand on ---
+
+    @property
+    def _revisions(self) -> Revisions:
+        return self._writer.revisions
+
+    def _is_begun(self) -> bool:
+        return creation.inspect(self._writer.directory) != "none"
+
+    def _view(self) -> Snapshot:
+        return self._reader.present() if self._is_begun() else self._reader.unadopted()
+
+    def _view_at(self, at: Moment | None) -> Snapshot:
+        if at is None:
+            return self._view()
+        return history.snapshot_at(self._revisions, self._resolve(at))
+
+    def _resolve(self, name: Moment) -> str:
+        if not self._is_begun():
+            raise history.no_history(name)
+        return self._revisions.resolve(name)
+
+    def _from_tag(self, loop_id: str) -> Record | None:
+        if not self._is_begun():
+            return None
+        archiving = history.archiving_of(self._revisions, self._view(), loop_id)
+        return None if archiving is None else archiving.state
+
+    def _legacy_state(self) -> bytes | Unreadable | None:
+        return self._writer.projection.legacy_state()
+
+    # --- health ---
+
+    def check(self, *, full: bool = False, progress: Progress | None = None) -> list[Finding]:
+        """Everything that is wrong with the store, and what is worth a note; changes nothing.
+
+        Args:
+            full: look at every object, pack and tag, not only at every commit.
+            progress: called now and then with what is looked at, how much is done and how much there is (0: unknown).
+        """
+        with self._writer.directory.kept_open():
+            return list(self._checker(progress).findings(full=full))
+
+    def _checker(self, progress: Progress | None = None) -> Checker:
+        return Checker(self._writer.projection, self._revisions, self._writer.clock.now(), progress)
+
+    def diagnose(self) -> list[Finding]:
+        """What surrounds the store: file system, project, dead loops, lease, clock, size. ``check`` judges the store.
+
+        Tries the file system out with small files of its own in ``.git/gitstate``; writes nothing else.
+        """
+        view = self._view()
+        states = {loop_id: view.state_or_none(loop_id) or {} for loop_id in view.loops()}
+        loops = {loop_id: (str(state.get("status")), liveness_of(state)) for loop_id, state in states.items()}
+        return list(
+            Doctor(self._writer.directory, self._revisions, self._writer.clock, loops, self.lease_info()).findings()
+        )
+
+    def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> list[Finding]:
+        """What was found, with what was done about each in ``action``; with *dry_run* nothing is done.
+
+        *progress* as for :meth:`check`, which comes first and last.
+
+        Raises:
+            LeaseTimeoutError: the lease was not to be had in time.
+        """
+        before = self.revision() if self._is_readable() else None
+        with self._writer.directory.kept_open():
+            findings = repair.repair(self._writer, dry_run=dry_run, progress=progress)
+        after = self.revision() if self._is_readable() else None
+        self._last.change = None if after in (None, before) else self.show(after)
+        return findings
+
+    def _is_readable(self) -> bool:
+        try:
+            return self._is_begun() and bool(self._revisions.read(self._revisions.head()))
+        except GitStateError:
+            return False
+
+    def lease_info(self) -> LeaseInfo | None:
+        """Who holds the lease, what its record says, and whether its process lives; ``None`` when nobody does."""
+        return self._writer.keeper.info()
+
+    def break_lease(self, *, force: bool = False) -> LeaseInfo:
+        """Remove the lease record; what it said.
+
+        Raises:
+            RefusedError: nobody holds the lease, or its holder lives and *force* is off.
+        """
+        return self._writer.keeper.break_lease(force=force, timeout=self._writer.lock_timeout)
+
+
+def _checked_root(root: str | os.PathLike[str]) -> Path:
+    try:
+        path = os.path.abspath(os.fspath(root))
+        if isinstance(path, str) and b"\0" not in os.fsencode(path):
+            return Path(path)
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise InvalidInputError(f"project_root: a path is wanted, not {shown(root)}")
+
+
+def _checked_actor(actor: object) -> str:
+    if not isinstance(actor, str) or not _ACTOR.match(actor) or not actor.strip():
+        raise InvalidInputError(
+            f"actor: one line of at most 200 characters without < and > is wanted, not {shown(actor)}"
+        )
+    return actor
+
+
+def _seconds(name: str, value: object, *, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 1e9:
+        raise InvalidInputError(f"{name}: a number of seconds from {least:g} is wanted, not {shown(value, 60)}")
+    return float(value)
+
+
+def open(  # noqa: A001  # gitstate.open, as in the interface
+    project_root: str | os.PathLike[str],
+    *,
+    actor: str | None = None,
+    lock_timeout: float = 35.0,
+    lease_seconds: float = 30.0,
+    auto_repair: bool = True,
+) -> StateRepository:
+    """The state directory of a project; writes nothing. See :class:`StateRepository` for the arguments."""
+    return StateRepository(
+        project_root, actor=actor, lock_timeout=lock_timeout, lease_seconds=lease_seconds, auto_repair=auto_repair
+    )
