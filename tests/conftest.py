@@ -1,0 +1,105 @@
+"""What every test gets: a project of its own, no git configuration but the machine's own, and a check at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import gitstate
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run sweeps in their full form")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the sweeps tried, how much of it was wrong, and their seeds."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    figures = [
+        words
+        for report in reports
+        if report.when == "call"
+        for name, words in report.user_properties
+        if name == "figures"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        for words in figures:
+            terminalreporter.write_line(str(words))
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "GITSTATE_", "RALPH_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the medium, for tests that have nothing to do with power cuts."""
+    monkeypatch.setattr(gitstate.durable, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """An empty project; whatever state directory it has at the end is checked."""
+    root = tmp_path / "project"
+    root.mkdir()
+    yield root
+    assert_sound(root)
+
+
+@pytest.fixture
+def state(project: Path) -> Iterator[gitstate.StateRepository]:
+    """The state of an empty project, opened by an actor called alice."""
+    with gitstate.open(project, actor="user:alice") as repository:
+        yield repository
+
+
+@pytest.fixture
+def unpack(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Unpacks a directory as the original left it, and checks it at the end like any other."""
+    unpacked: list[Path] = []
+
+    def unpacked_as(name: str) -> Path:
+        with tarfile.open(FIXTURES / f"{name}.tar.gz") as archive:
+            archive.extractall(tmp_path, filter="fully_trusted")
+        unpacked.append(tmp_path / name)
+        return tmp_path / name
+
+    yield unpacked_as
+    for root in unpacked:
+        assert_sound(root)
+
+
+def assert_sound(project: Path) -> None:
+    """The store passes its own check, and git's."""
+    base = project / ".aiwg" / "ralph-external"
+    if not (base / ".git").exists():
+        return
+    findings = [finding for finding in gitstate.open(project).check(full=True) if finding.severity != "note"]
+    assert findings == []
+    fsck = git(base, "fsck", "--strict", check=False)
+    assert (fsck.returncode, fsck.stderr.replace("notice: HEAD points to an unborn branch (main)\n", "")) == (0, "")
+
+
+def git(base: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run ordinary git in the state directory."""
+    return subprocess.run(["git", *words], cwd=base, check=check, capture_output=True, text=True)

@@ -1,0 +1,214 @@
+"""The file list is the architecture: floors, one importer per outside library, one function that moves the branch."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gitstate
+
+PACKAGE = Path(gitstate.__file__).parent
+
+# A module imports from floors below, and on its own floor only from modules to its left.
+FLOORS: list[list[str]] = [
+    ["errors", "clock"],
+    [
+        "records", "ids", "layout", "results", "fields", "operation", "snapshot", "requests", "loops",
+        "iterations", "archives", "rewinds", "migration", "verdicts",
+    ],
+    ["durable", "process"],
+    [
+        "guard", "claim", "lease", "store", "store.packs", "store.objects", "store.refs", "store.revisions", "store.index", "store.creation",
+        "store.surroundings", "projection",
+    ],
+    ["reconcile", "transaction"],
+    ["history", "reading", "audit", "check", "salvage", "pointers", "repair", "doctor"],
+    ["mutations", "archival", "rollbacks", "questions", "open_transaction", "repository"],
+]  # fmt: skip
+PURE = FLOORS[1]
+DOORS = ("__init__", "__main__", "cli")
+
+# Outside libraries, and the one place that may import each.
+IMPORTERS = {
+    "dulwich": "store",
+    "filelock": "guard",
+    "psutil": "process",
+    "click": "cli",
+    "orjson": "records",
+}
+
+# Imports that would look down a floor if they were not made late, each with its reason.
+LATE = {("reading", "reconcile"): "judging files takes the writing floor; reading files as the note has them does not"}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__") if name != "__init__" else name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The full names that a module imports, ``from a import b`` as ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(name: str, known: set[str]) -> str | None:
+    """The module of ours that an imported name lies in."""
+    parts = name.split(".")
+    if parts[0] != "gitstate":
+        return None
+    for length in range(len(parts), 1, -1):
+        candidate = ".".join(parts[1:length])
+        if candidate in known:
+            return candidate
+    return "__init__"
+
+
+MODULES = modules()
+PLACES = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    assert {name for name in MODULES if name.split(".")[0] not in DOORS} == set(PLACES)
+
+
+@pytest.mark.parametrize("name", sorted(PLACES))
+def test_imports_point_down_or_to_the_left(name: str) -> None:
+    wrong = []
+    for imported in imports(MODULES[name]):
+        other = inside(imported, set(MODULES))
+        if other is None or other == name or (name, other) in LATE:
+            continue
+        if other not in PLACES or PLACES[other] >= PLACES[name]:
+            wrong.append(imported)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("library", "importer"), sorted(IMPORTERS.items()))
+def test_each_outside_library_has_one_importer(library: str, importer: str) -> None:
+    users = {
+        name.split(".")[0] for name, tree in MODULES.items() if any(i.split(".")[0] == library for i in imports(tree))
+    }
+    assert users == {importer}
+
+
+def test_nothing_else_from_outside_is_imported() -> None:
+    known = set(sys.stdlib_module_names) | set(IMPORTERS) | {"gitstate"}
+    assert {i.split(".")[0] for tree in MODULES.values() for i in imports(tree)} <= known
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_first_floor_is_pure(name: str) -> None:
+    """No I/O, no clock, no randomness but that of ids."""
+    forbidden = {
+        "os",
+        "io",
+        "pathlib.Path.open",
+        "time",
+        "random",
+        "secrets",
+        "subprocess",
+        "socket",
+        "shutil",
+        "tempfile",
+    }
+    forbidden -= {"secrets"} if name == "ids" else set()
+    used = {imported.split(".")[0] for imported in imports(MODULES[name])} & forbidden
+    calls = {
+        node.func.id
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    now = [
+        node
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today")
+    ]
+    assert (used, calls & {"open", "print", "input"}, now) == (set(), set(), [])
+
+
+def test_the_public_names_are_a_sorted_decision() -> None:
+    assert gitstate.__all__ == sorted(gitstate.__all__)
+    body = [
+        node
+        for node in MODULES["__init__"].body
+        if not isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr)
+    ]
+    assert body == []
+    imported = {
+        alias.name for node in MODULES["__init__"].body if isinstance(node, ast.ImportFrom) for alias in node.names
+    } - {"annotations"}
+    assert imported == set(gitstate.__all__)
+
+
+def calls_of(attribute: str) -> set[str]:
+    return {
+        name
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == attribute
+    }
+
+
+def test_one_function_moves_the_branch() -> None:
+    assert calls_of("advance") == {"transaction"}
+    assert calls_of("reinstate") == {"pointers"}
+    assert calls_of("_exchange") == {"store.refs"}
+
+
+def test_only_the_command_line_prints_exits_or_reads_the_environment() -> None:
+    for name, tree in MODULES.items():
+        if name.split(".")[0] in ("cli", "__main__"):
+            continue
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not names & {"print", "exit", "quit"}, name
+        assert not attributes & {"environ", "getenv", "exit", "_exit"}, name
+
+
+def test_only_the_ground_syncs_renames_and_links() -> None:
+    names = {"fsync", "fdatasync", "rename", "replace", "link", "unlink"}
+    for name, tree in MODULES.items():
+        used = {
+            node.func.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "os"
+        }
+        assert name == "durable" or not used & names, name
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    for name in MODULES:
+        assert not {"utils", "helpers", "manager", "base", "common"} & set(name.split(".")), name
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_public_thing_has_a_docstring(name: str) -> None:
+    bare = [
+        node.name
+        for node in MODULES[name].body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("face", [gitstate.StateRepository, gitstate.Transaction])
+def test_every_public_method_has_a_docstring(face: type) -> None:
+    bare = [name for name in dir(face) if not name.startswith("_") and not getattr(face, name).__doc__]
+    assert bare == []
