@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 
 from gitstate import archives, history, loops, migration, process, requests
+from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LEGACY
@@ -14,7 +15,7 @@ from gitstate.loops import Outcome
 from gitstate.mutations import Mutations, dead_if_full, unused_id
 from gitstate.operation import Operation
 from gitstate.reading import liveness_of
-from gitstate.records import LoopState, Record
+from gitstate.records import LoopState
 from gitstate.results import Change
 from gitstate.snapshot import Snapshot
 from gitstate.verdicts import Unreadable

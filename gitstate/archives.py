@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from gitstate.encoding import Record
 from gitstate.errors import LoopExistsError, RefusedError
 from gitstate.layout import ARCHIVE, archive_tag, archived_path, checkpoint_tag, state_path
 from gitstate.loops import Outcome
 from gitstate.operation import Operation
-from gitstate.records import Record
 from gitstate.results import Liveness
 from gitstate.snapshot import COUNTED_AS_COMPLETED, Snapshot, entry_of
 

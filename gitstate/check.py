@@ -12,11 +12,11 @@ from datetime import datetime
 
 from gitstate import layout, process, reconcile
 from gitstate.audit import Audit, Progress
+from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError
 from gitstate.fields import entries_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.projection import Projection
-from gitstate.records import Record
 from gitstate.results import Finding
 from gitstate.snapshot import derived_fields, valid_record
 from gitstate.store import creation

@@ -14,8 +14,9 @@ from typing import cast
 
 from gitstate import process
 from gitstate.durable import Directory, NotAFileError
+from gitstate.encoding import Record, decode
 from gitstate.errors import InvalidRecordError
-from gitstate.records import ProcessRecord, Record, decode
+from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo, Liveness
 
 LIMIT = 16 * 1024  # bytes that are read; a record has a few hundred

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gitstate.encoding import Json, Record, encodes_alike, escape_pointer
 from gitstate.errors import InvalidRecordError
-from gitstate.records import Json, Record, encodes_alike, escape_pointer
 from gitstate.results import FieldChange
 
 # What gitstate keeps for itself in a record: nobody's field, so no difference of it is shown, merged or undone.

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gitstate import layout
+from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
 from gitstate.fields import difference
 from gitstate.operation import as_change
-from gitstate.records import Record
 from gitstate.results import Change, Checkpoint, FieldChange
 from gitstate.snapshot import Nothing, Snapshot, difference_between
 from gitstate.store.revisions import Revision, Revisions

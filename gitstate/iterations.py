@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import cast
 
 from gitstate import requests
+from gitstate.encoding import Json, Record
 from gitstate.errors import InvalidInputError, InvalidRecordError, RefusedError, shown
 from gitstate.fields import same
 from gitstate.loops import Outcome, describe
 from gitstate.operation import Operation, one_line
-from gitstate.records import Json, Record
 from gitstate.snapshot import Snapshot
 
 

@@ -19,10 +19,11 @@ from gitstate import process
 from gitstate.claim import Claim, find_claim
 from gitstate.clock import Clock
 from gitstate.durable import Directory, NotAFileError
+from gitstate.encoding import SAFE_INTEGER, Record, encode
 from gitstate.errors import LeaseLostError, LeaseTimeoutError, RefusedError, StorageError
 from gitstate.guard import Guard
 from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
-from gitstate.records import SAFE_INTEGER, ProcessRecord, Record, encode
+from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo
 
 _POLL = (0.0003, 0.02)  # seconds between two looks at the record: a twentieth of what was waited so far, within these

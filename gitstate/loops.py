@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from gitstate import requests
+from gitstate.encoding import Json, Record
 from gitstate.errors import LoopExistsError, LoopLimitError, RefusedError
 from gitstate.fields import difference
 from gitstate.layout import ARCHIVE
 from gitstate.operation import Operation, one_line
-from gitstate.records import ENDED, STATE_VERSION, Json, ProcessRecord, Record
+from gitstate.records import ENDED, STATE_VERSION, ProcessRecord
 from gitstate.results import Liveness
 from gitstate.snapshot import Snapshot, limit_of
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from gitstate.encoding import Record, decode
 from gitstate.errors import InvalidRecordError
 from gitstate.layout import ARCHIVE, LOOPS, state_path
 from gitstate.loops import Outcome
 from gitstate.operation import Operation, one_line
-from gitstate.records import STATE_VERSION, Record, damage_of_state, decode, describe_damage
+from gitstate.records import STATE_VERSION, damage_of_state, describe_damage
 from gitstate.snapshot import Snapshot, derived_fields, entry_of
 
 _IDENTITY = ("sessionId", "startTime", "objective")

@@ -13,12 +13,13 @@ from typing import Literal, cast
 
 from gitstate import iterations, loops, process, requests
 from gitstate.clock import isoformat
+from gitstate.encoding import Record
 from gitstate.errors import InvalidInputError, LoopLimitWarning, StaleRevisionError, shown, warn
 from gitstate.fields import difference
 from gitstate.ids import generate_loop_id, validate_known_id, validate_loop_id
 from gitstate.loops import Driver, NewLoop, Outcome
 from gitstate.reading import Reads, copied, crashed, liveness_of
-from gitstate.records import LoopState, ProcessRecord, Record, Registry, RegistryEntry
+from gitstate.records import LoopState, ProcessRecord, Registry, RegistryEntry
 from gitstate.snapshot import Snapshot
 from gitstate.store.revisions import Revisions
 from gitstate.transaction import Apply, Done

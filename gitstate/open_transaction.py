@@ -9,10 +9,10 @@ from datetime import datetime
 
 from gitstate import requests
 from gitstate.archival import Archival
+from gitstate.encoding import Record
 from gitstate.errors import RefusedError
 from gitstate.loops import Outcome
 from gitstate.operation import Operation, planned
-from gitstate.records import Record
 from gitstate.results import Change
 from gitstate.snapshot import Snapshot, difference_between
 from gitstate.store.revisions import Revisions

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from gitstate import layout
 from gitstate.durable import Directory, NotAFileError
+from gitstate.encoding import Record, decode, encode
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
 from gitstate.migration import find_migrated, read_legacy
-from gitstate.records import Record, decode, encode
 from gitstate.snapshot import Snapshot, Tree
 from gitstate.verdicts import Unreadable
 

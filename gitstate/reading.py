@@ -17,6 +17,7 @@ from typing import cast
 
 from gitstate import layout, process
 from gitstate.clock import Clock
+from gitstate.encoding import Record
 from gitstate.errors import (
     AmbiguousLoopError,
     DamageWarning,
@@ -30,7 +31,7 @@ from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS
 from gitstate.loops import process_of
 from gitstate.projection import Projection, blob_id
-from gitstate.records import STATUSES, LoopState, Record, Registry, RegistryEntry
+from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry
 from gitstate.results import Liveness
 from gitstate.snapshot import Overlay, Snapshot
 from gitstate.store.revisions import Revisions

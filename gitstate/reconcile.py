@@ -14,6 +14,7 @@ from datetime import datetime
 
 from gitstate import layout
 from gitstate.archives import archived_between, next_archive_tag
+from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError
 from gitstate.fields import entries_of
 from gitstate.ids import is_servable
@@ -21,7 +22,7 @@ from gitstate.layout import ARCHIVE, LOOPS, REGISTRY, Place
 from gitstate.loops import describe
 from gitstate.operation import Operation
 from gitstate.projection import Found
-from gitstate.records import Record, describe_damage, read_record
+from gitstate.records import describe_damage, read_record
 from gitstate.snapshot import Nothing, Snapshot, valid_record
 from gitstate.store.objects import Stored
 from gitstate.store.revisions import CommitTree, Revisions

@@ -17,6 +17,7 @@ from gitstate.audit import Progress
 from gitstate.check import Checker
 from gitstate.clock import Clock, SystemClock
 from gitstate.doctor import Doctor
+from gitstate.encoding import Record
 from gitstate.errors import GitStateError, InvalidInputError, shown
 from gitstate.layout import ARCHIVE, LOOPS
 from gitstate.loops import Outcome
@@ -24,7 +25,6 @@ from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
 from gitstate.questions import Questions
 from gitstate.reading import Reader, liveness_of
-from gitstate.records import Record
 from gitstate.results import (
     Change,
     Finding,

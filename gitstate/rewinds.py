@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from gitstate.encoding import Record
 from gitstate.errors import RefusedError
 from gitstate.fields import DERIVED_IN_ENTRY, apply_inverse, entries_of
 from gitstate.loops import Outcome, describe, with_process
 from gitstate.operation import Operation, one_line
-from gitstate.records import ProcessRecord, Record
+from gitstate.records import ProcessRecord
 from gitstate.results import FieldChange
 from gitstate.snapshot import Snapshot, new_registry
 

@@ -14,20 +14,11 @@ from typing import Protocol
 
 from gitstate import layout
 from gitstate.clock import isoformat
+from gitstate.encoding import Json, Record, encode, parse
 from gitstate.errors import CorruptStateError, InvalidRecordError, LoopNotFoundError
 from gitstate.fields import DERIVED_IN_ENTRY, STAMP, difference, entries_of, same
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY, Place
-from gitstate.records import (
-    REGISTRY_VERSION,
-    Json,
-    Record,
-    damage_of_registry,
-    damage_of_state,
-    describe_damage,
-    encode,
-    parse,
-    stamped,
-)
+from gitstate.records import REGISTRY_VERSION, damage_of_registry, damage_of_state, describe_damage, stamped
 from gitstate.results import FieldChange
 
 DEFAULT_LIMIT = 4

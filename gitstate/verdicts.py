@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from gitstate.encoding import Record, encode, parse
 from gitstate.fields import STAMP, difference, merge_registry, merge_state, same
 from gitstate.layout import REGISTRY
-from gitstate.records import Record, describe_damage, encode, parse, read_record, revision_of, stamped
+from gitstate.records import describe_damage, read_record, revision_of, stamped
 
 
 @dataclass(frozen=True, slots=True)

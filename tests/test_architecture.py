@@ -17,7 +17,7 @@ PACKAGE = Path(gitstate.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors", "clock"],
     [
-        "records", "ids", "layout", "results", "fields", "operation", "snapshot", "requests", "loops",
+        "encoding", "records", "ids", "layout", "results", "fields", "operation", "snapshot", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",
     ],
     ["durable", "process"],
@@ -38,7 +38,7 @@ IMPORTERS = {
     "filelock": "guard",
     "psutil": "process",
     "click": "cli",
-    "orjson": "records",
+    "orjson": "encoding",
 }
 
 # Imports that would look down a floor if they were not made late, each with its reason.

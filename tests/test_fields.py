@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gitstate.encoding import Json, Record
 from gitstate.errors import InvalidRecordError
 from gitstate.fields import (
     apply_inverse,
@@ -18,7 +19,6 @@ from gitstate.fields import (
     same,
     tokens,
 )
-from gitstate.records import Json, Record
 from gitstate.results import FieldChange
 
 keys = st.sampled_from(["a", "b", "c", "a/b", "~", "", "0"])

@@ -16,23 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gitstate.encoding import MAX_DEPTH, MAX_GIVEN_DEPTH, SAFE_INTEGER, Json, decode, encode, plain
 from gitstate.errors import InvalidRecordError
 from gitstate.fields import same
-from gitstate.records import (
-    MAX_DEPTH,
-    MAX_GIVEN_DEPTH,
-    SAFE_INTEGER,
-    Json,
-    damage_of_registry,
-    damage_of_state,
-    decode,
-    describe_damage,
-    encode,
-    plain,
-    read_record,
-    revision_of,
-    stamped,
-)
+from gitstate.records import damage_of_registry, damage_of_state, describe_damage, read_record, revision_of, stamped
 
 # What node 20 answers to JSON.stringify; the last test of this part asks it again where it is installed.
 NUMBERS: list[tuple[int | float, str]] = [

@@ -12,9 +12,9 @@ from typing import Final, cast
 
 import click
 
+from gitstate.encoding import Json, Record, decode, escape_pointer
 from gitstate.errors import InvalidInputError, InvalidRecordError
 from gitstate.fields import assign, lookup
-from gitstate.records import Json, Record, decode, escape_pointer
 
 # --- revisions and times ---------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import click
 
 from gitstate.cli.answer import Answer, Outcome
 from gitstate.clock import isoformat
+from gitstate.encoding import Json, encode
 from gitstate.errors import GitStateError
-from gitstate.records import Json, encode
 
 SCHEMA_VERSION: Final = 1
 

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Final, cast
 
 from gitstate.cli.page import GAP, Page, cells
+from gitstate.encoding import Json, encode
 from gitstate.fields import tokens
 from gitstate.operation import one_line
-from gitstate.records import Json, encode
 from gitstate.results import FieldChange
 
 _SIGNS: Final = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}

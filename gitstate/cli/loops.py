@@ -15,7 +15,8 @@ from gitstate.cli.arguments import RECORD_FILE, read_record, revision
 from gitstate.cli.command import Loop, command
 from gitstate.cli.invocation import Invocation
 from gitstate.cli.outcomes import changed, told
-from gitstate.records import PRIORITIES, Priority, encode
+from gitstate.encoding import encode
+from gitstate.records import PRIORITIES, Priority
 
 
 @command("init", changes=True, reason=False)
