@@ -7,8 +7,9 @@ from gitstate.errors import LoopExistsError, RefusedError
 from gitstate.layout import ARCHIVE, archive_tag, archived_path, checkpoint_tag, state_path
 from gitstate.loops import Outcome
 from gitstate.operation import Operation
+from gitstate.registry import COUNTED_AS_COMPLETED, entry_of
 from gitstate.results import Liveness
-from gitstate.snapshot import COUNTED_AS_COMPLETED, Snapshot, entry_of
+from gitstate.snapshot import Snapshot
 
 
 def archive(

@@ -17,8 +17,9 @@ from gitstate.errors import CorruptStateError
 from gitstate.fields import entries_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.projection import Projection
+from gitstate.records import valid_record
+from gitstate.registry import derived_fields
 from gitstate.results import Finding
-from gitstate.snapshot import derived_fields, valid_record
 from gitstate.store import creation
 from gitstate.store.index import INDEX, index_differs
 from gitstate.store.objects import ObjectDamagedError

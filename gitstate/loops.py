@@ -18,8 +18,9 @@ from gitstate.fields import difference
 from gitstate.layout import ARCHIVE
 from gitstate.operation import Operation, one_line
 from gitstate.records import ENDED, STATE_VERSION, ProcessRecord
+from gitstate.registry import limit_of
 from gitstate.results import Liveness
-from gitstate.snapshot import Snapshot, limit_of
+from gitstate.snapshot import Snapshot
 
 
 class Outcome(NamedTuple):

@@ -8,7 +8,8 @@ from gitstate.layout import ARCHIVE, LOOPS, state_path
 from gitstate.loops import Outcome
 from gitstate.operation import Operation, one_line
 from gitstate.records import STATE_VERSION, damage_of_state, describe_damage
-from gitstate.snapshot import Snapshot, derived_fields, entry_of
+from gitstate.registry import derived_fields, entry_of
+from gitstate.snapshot import Snapshot
 
 _IDENTITY = ("sessionId", "startTime", "objective")
 

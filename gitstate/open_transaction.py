@@ -14,6 +14,7 @@ from gitstate.errors import RefusedError
 from gitstate.loops import Outcome
 from gitstate.operation import Operation, planned
 from gitstate.results import Change
+from gitstate.settling import settle
 from gitstate.snapshot import Snapshot, difference_between
 from gitstate.store.revisions import Revisions
 from gitstate.transaction import Apply, Done
@@ -75,7 +76,7 @@ class Transaction(Archival):
         return None if self._thread == threading.get_ident() else "belongs to another thread"
 
     def _settled(self, snapshot: Snapshot) -> Snapshot:
-        return snapshot.settled(self._now, owner=self.actor)
+        return settle(snapshot, self._now, owner=self.actor)
 
     def _outcome(self, reason: str | None) -> Outcome:
         if len(self._operations) == 1:

@@ -15,8 +15,9 @@ from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS
 from gitstate.reading import Reads, copied, liveness_of
 from gitstate.records import RegistryEntry
+from gitstate.registry import limit_of
 from gitstate.results import ArchivedLoop, Change, Checkpoint, FieldChange, LeaseInfo, LoopReport, OutputPaths, Overview
-from gitstate.snapshot import Snapshot, limit_of
+from gitstate.snapshot import Snapshot
 from gitstate.store.revisions import Revisions
 
 Moment = str | datetime

@@ -33,6 +33,7 @@ from gitstate.loops import process_of
 from gitstate.projection import Projection, blob_id
 from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry
 from gitstate.results import Liveness
+from gitstate.settling import settle
 from gitstate.snapshot import Overlay, Snapshot
 from gitstate.store.revisions import Revisions
 
@@ -132,7 +133,7 @@ class Reader:
             warn_of_damage(damage.describe().replace("restored from", "served from"))
         for path in step.missing:
             warn_of_damage(f"{path}: missing, served from {head[:7]}")
-        return Snapshot(Overlay(step.snapshot.settled(self.clock.now(), owner=self.actor, whole=True)))
+        return Snapshot(Overlay(settle(step.snapshot, self.clock.now(), owner=self.actor, whole=True)))
 
     def unadopted(self) -> Snapshot:
         """A state directory without a repository, as it is."""

@@ -22,8 +22,9 @@ from gitstate.layout import ARCHIVE, LOOPS, REGISTRY, Place
 from gitstate.loops import describe
 from gitstate.operation import Operation
 from gitstate.projection import Found
-from gitstate.records import describe_damage, read_record
-from gitstate.snapshot import Nothing, Snapshot, valid_record
+from gitstate.records import describe_damage, read_record, valid_record
+from gitstate.settling import settle
+from gitstate.snapshot import Nothing, Snapshot
 from gitstate.store.objects import Stored
 from gitstate.store.revisions import CommitTree, Revisions
 from gitstate.verdicts import Unreadable, Verdict, judge
@@ -127,7 +128,7 @@ def next_step(revisions: Revisions, head: str, seen: Mapping[str, Found], *, own
         return replace(_adoption(snapshot, survey, seen), left_alone=alone, missing=missing, noticed=noticed)
     if damages:
         return replace(_repair(snapshot, damages, seen), left_alone=alone, missing=missing, noticed=damages)
-    settled = snapshot.settled(now, owner=owner, whole=True)
+    settled = settle(snapshot, now, owner=owner, whole=True)
     if settled.edits:
         return replace(_agreement(snapshot, settled, seen), missing=missing)
     if survey.rolled or alone:

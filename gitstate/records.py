@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NotRequired, TypedDict
 
-from gitstate.encoding import Json, Record, decode
-from gitstate.errors import InvalidRecordError
+from gitstate.encoding import Json, Record, decode, parse
+from gitstate.errors import CorruptStateError, InvalidRecordError
+from gitstate.layout import REGISTRY
 
 Status = Literal[
     "running",
@@ -190,3 +191,26 @@ def stamped(record: Record, before: Mapping[str, object] | None) -> Record:
     stamp = record.get("gitstate")
     kept: Record = {key: item for key, item in stamp.items() if key != "revision"} if isinstance(stamp, dict) else {}
     return {**record, "gitstate": {"revision": last + 1, **kept}}
+
+
+def valid_record(path: str, raw: bytes, revision: str | None = None) -> Record:
+    """The record that *raw* holds as the file *path*.
+
+    Raises:
+        CorruptStateError: it is not a valid one.
+    """
+    try:
+        value = parse(raw)
+    except InvalidRecordError:
+        value, damage = None, describe_damage(raw)
+    else:
+        damage = (damage_of_registry(value) if path == REGISTRY else damage_of_state(value)) or ""
+    if damage or not isinstance(value, dict):
+        raise CorruptStateError(
+            f"{path}{f' in revision {revision[:7]}' if revision else ''}: {damage or 'not an object'}",
+            hint="gitstate repair",
+            path=path,
+            damage=damage,
+            revision=revision,
+        )
+    return value

@@ -31,6 +31,7 @@ from gitstate.results import (
     LeaseInfo,
 )
 from gitstate.rollbacks import Rollbacks
+from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
 from gitstate.store import creation
 from gitstate.store.revisions import Revisions
@@ -206,7 +207,7 @@ class StateRepository(Rollbacks, Questions):
         if dry_run:
             view = self._view()
             outcome = apply(view, now)
-            return plan_of(view, outcome.snapshot.settled(now, owner=self._actor), outcome.operation, now, self._actor)
+            return plan_of(view, settle(outcome.snapshot, now, owner=self._actor), outcome.operation, now, self._actor)
         done = self._mutate(purpose, apply, reason)
         return done.change or plan_of(done.snapshot, done.snapshot, done.operation, now, self._actor)
 

@@ -10,8 +10,9 @@ from gitstate.fields import DERIVED_IN_ENTRY, apply_inverse, entries_of
 from gitstate.loops import Outcome, describe, with_process
 from gitstate.operation import Operation, one_line
 from gitstate.records import ProcessRecord
+from gitstate.registry import new_registry
 from gitstate.results import FieldChange
-from gitstate.snapshot import Snapshot, new_registry
+from gitstate.snapshot import Snapshot
 
 # What no going back touches: who the loop is, who drives it, and what gitstate keeps.
 KEPT: Final = ("loopId", "version", "startTime", "lastUpdate", "currentPid", "gitstate")

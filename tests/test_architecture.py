@@ -17,7 +17,7 @@ PACKAGE = Path(gitstate.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors", "clock"],
     [
-        "encoding", "records", "ids", "layout", "results", "fields", "operation", "snapshot", "requests", "loops",
+        "encoding", "ids", "layout", "records", "registry", "results", "fields", "operation", "snapshot", "settling", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",
     ],
     ["durable", "process"],
@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
         "guard", "claim", "lease", "store", "store.packs", "store.objects", "store.refs", "store.revisions", "store.index", "store.creation",
         "store.surroundings", "projection",
     ],
-    ["reconcile", "transaction"],
+    ["beginning", "reconcile", "transaction"],
     ["history", "reading", "audit", "check", "salvage", "pointers", "repair", "doctor"],
     ["mutations", "archival", "rollbacks", "questions", "open_transaction", "repository"],
 ]  # fmt: skip
