@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gitstate import layout, process, reconcile
+from gitstate.beginning import Beginning
 from gitstate.clock import Clock
 from gitstate.durable import Directory
 from gitstate.errors import (
@@ -36,8 +37,9 @@ from gitstate.loops import Outcome
 from gitstate.operation import Operation, planned
 from gitstate.projection import Found, Projection
 from gitstate.results import Change
-from gitstate.snapshot import Nothing, Snapshot
-from gitstate.store import creation, surroundings
+from gitstate.settling import settle
+from gitstate.snapshot import Snapshot
+from gitstate.store import creation
 from gitstate.store.index import IndexLockedError, rewrite_index
 from gitstate.store.objects import Objects
 from gitstate.store.refs import BranchMovedError, Refs
@@ -103,6 +105,15 @@ class Writer:
             outcome = apply(snapshot, now)
             return self.finish(lease, snapshot, outcome, now, reason)
 
+    def prepare(self, *, complete: bool = False) -> bool:
+        """Make sure that there is a repository, adopting what lies there; whether it was made now.
+
+        Raises:
+            RefusedError: the project tracks files of the state directory; or, without *complete*, this is a clone.
+        """
+        beginning = Beginning(self.base, self.clock, self.actor, self.directory, self.projection, self.revisions)
+        return beginning.prepare(complete=complete)
+
     @contextmanager
     def holding(self, purpose: str) -> Iterator[tuple[Lease, Snapshot]]:
         """Steps 2 to 4: the lease, and the snapshot of a head that the files agree with; then the lease is given back."""
@@ -133,7 +144,7 @@ class Writer:
 
     def finish(self, lease: Lease, before: Snapshot, outcome: Outcome, now: datetime, reason: str | None) -> Done:
         """Steps 5 (its end) to 8."""
-        after = outcome.snapshot.settled(now, owner=self.actor)
+        after = settle(outcome.snapshot, now, owner=self.actor)
         if not after.edits and not after.new_tags:
             self.revisions.refs.make_durable()
             return Done(before, outcome.operation, None)
@@ -268,7 +279,7 @@ class Writer:
             self.keeper.prove(lease)
             kept = self._quarantined(step)
         now = self.clock.now()
-        after = step.snapshot.settled(now, owner=self.actor, whole=True)
+        after = settle(step.snapshot, now, owner=self.actor, whole=True)
         operation = self._signed(step.operation, lease, None)
         revision = self._commit(lease, parent, after, operation, now, step.seen, step.paths)
         for words in kept:
@@ -345,89 +356,6 @@ class Writer:
                 hint=f"{git} checkout main",
                 path=str(self.base),
             )
-
-    # --- beginning ---
-
-    def prepare(self, *, complete: bool = False) -> bool:
-        """Make sure that there is a repository, adopting what lies there; whether it was made now.
-
-        Raises:
-            RefusedError: the project tracks files of the state directory; or, without *complete*, this is a clone.
-        """
-        with suppress(FileExistsError):
-            self._make_state_directory()
-        state = creation.inspect(self.directory)
-        if state == "clone":
-            if not complete:
-                raise RefusedError(
-                    "the state directory is a clone: it lacks what only gitstate's own repository has",
-                    hint="gitstate init",
-                    path=str(self.base),
-                )
-            self._vouch_for()
-        if state != "none":
-            if complete:
-                self._settle_in()
-            if (
-                complete
-                or state == "unmarked"
-                or not self.directory.is_directory(layout.PRIVATE)
-                or self.directory.status(layout.GUARD) is None
-            ):
-                creation.complete(self.directory)
-            if state == "clone":
-                self.projection.make_artifacts(self.revisions.tree(self.revisions.head()))
-            return False
-        return self._create()
-
-    def _make_state_directory(self) -> None:
-        try:
-            for above in (self.base.parent, self.base):
-                if not above.is_dir():
-                    above.mkdir(0o700)
-        except OSError as error:
-            raise StorageError(
-                f"{self.base}: {(error.strerror or str(error)).lower()}", path=str(self.base), errno=error.errno
-            ) from None
-
-    def _vouch_for(self) -> None:
-        """Take a clone for ours only if its whole history can be read and ends in our first commit."""
-        try:
-            *_, oldest = self.revisions.walk(self.revisions.head())
-        except CorruptStateError as error:
-            raise creation.unsafe(f"its history cannot be read: {error.message}") from None
-        if oldest.operation is None or oldest.operation.kind != "init":
-            raise creation.unsafe("its history does not begin with gitstate's first commit")
-
-    def _settle_in(self) -> None:
-        """Make sure that the project's repository, if there is one, neither tracks nor shows the state directory."""
-        around = surroundings.find_surroundings(self.base)
-        if around is not None:
-            surroundings.refuse_if_tracked(around)
-            surroundings.exclude_from(around)
-
-    def _create(self) -> bool:
-        self._settle_in()
-        creation.sweep(self.directory)
-        seen = self.projection.survey()
-        contents = {path: raw for path, raw in seen.items() if isinstance(raw, bytes)}
-        states = [place for place in map(layout.place_of, contents) if place is not None]
-        subject = f"init: adopt {len(contents)} files as they were found" if contents else "init: a new state directory"
-        operation = Operation(
-            "init",
-            subject,
-            tuple(dict.fromkeys(place.loop_id for place in states)),
-            generation=1,
-            actor=self.actor,
-            host=process.hostname(),
-            pid=os.getpid(),
-        )
-        now = self.clock.now()
-        if not contents:
-            contents = {
-                path: raw for path, raw in Snapshot(Nothing()).settled(now).contents().items() if raw is not None
-            }
-        return creation.create(self.directory, contents, operation, now)
 
     # --- small things ---
 
