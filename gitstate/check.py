@@ -183,6 +183,7 @@ class Checker:
 
     def _files(self, head: str) -> Iterator[Finding]:
         seen = self.projection.survey()
+        self._audit.say("files", len(seen), len(seen), last=True)
         try:
             step = reconcile.next_step(self.revisions, head, seen, owner="user:unknown", now=self.now)
         except CorruptStateError as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gitstate import layout
+from gitstate.audit import Progress
 from gitstate.clock import Clock
 from gitstate.durable import Directory
-from gitstate.errors import CorruptStateError, GitStateError, RefusedError
+from gitstate.errors import CorruptStateError, GitStateError, RefusedError, StorageError
 from gitstate.guard import Guard
 from gitstate.results import Finding, LeaseInfo, Liveness
 from gitstate.store import surroundings
@@ -26,13 +28,17 @@ _PROGRAMS = f"{os.defpath}:/usr/local/bin:/opt/homebrew/bin"  # the library does
 
 @dataclass
 class Doctor:
-    """One look at the surroundings of one state directory. *loops* holds each active loop's status and liveness."""
+    """One look at the surroundings of one state directory. *loops* holds each active loop's status and liveness.
+
+    *progress* hears what is looked at, before it is.
+    """
 
     directory: Directory
     revisions: Revisions
     clock: Clock
     loops: dict[str, tuple[str, Liveness]]
     lease: LeaseInfo | None
+    progress: Progress | None = None
 
     def findings(self) -> Iterator[Finding]:
         """What is worth knowing; the file system is tried out with small files in ``.git/gitstate``."""
@@ -42,15 +48,28 @@ class Doctor:
         yield from self._lease()
         yield from self._clock()
         yield from self._size()
-        if shutil.which("git", path=_PROGRAMS) is None:
-            yield Finding(
-                "git_missing", "note", "there is no git program in the usual places; gitstate needs none, people do"
-            )
+        yield from self._git()
+
+    def _say(self, what: str, count: int = 0) -> None:
+        if self.progress is not None:
+            self.progress(what, count, count)
 
     # --- file system ---
 
     def _file_system(self) -> Iterator[Finding]:
         if not self.directory.is_directory(layout.PRIVATE):
+            return
+        self._say("the file system")
+        try:
+            self.directory.drop(self.directory.prepare(b"1"))
+        except StorageError as error:
+            yield Finding(
+                "file_system",
+                "error",
+                f"nothing can be written, so the file system could not be tried out: {error.message}",
+                path=str(self.directory.path),
+                hint=f"ls -ld {self._quoted()}; df {self._quoted()}",
+            )
             return
         for word, trial in (
             ("exclusive creation", self._try_create),
@@ -124,6 +143,7 @@ class Doctor:
         around = surroundings.find_surroundings(self.directory.path)
         if around is None:
             return
+        self._say("the project around it")
         try:
             surroundings.refuse_if_tracked(around)
         except RefusedError as error:
@@ -134,18 +154,19 @@ class Doctor:
                 "warning",
                 "the project's repository does not exclude the state directory: `git add -A` there would record it as a link, "
                 "`git clean -ffd` would delete it",
-                path=str(around.git / "info/exclude"),
-                hint=f"echo /{around.inside}/ >> {around.git / 'info/exclude'}",
+                path=str(surroundings.exclude_file(around)),
+                hint="gitstate init",
             )
         yield Finding(
             "project_clean",
             "note",
             "`git clean -ffdx` in the project deletes the state directory and its history; `git clean -fdx` does not",
             path=str(around.top),
-            hint=f"git -C {around.top} clean -ffdxn",
+            hint=f"git -C {shlex.quote(str(around.top))} clean -ffdxn",
         )
 
     def _loops(self) -> Iterator[Finding]:
+        self._say("loops", len(self.loops))
         for loop_id, (status, seen) in self.loops.items():
             if status == "running" and seen.verdict == "dead":
                 yield Finding(
@@ -165,6 +186,7 @@ class Doctor:
                 )
 
     def _lease(self) -> Iterator[Finding]:
+        self._say("the lease")
         if self.lease is None:
             return
         who = f"{self.lease.holder or 'an unreadable record'} (pid {self.lease.pid})"
@@ -186,6 +208,7 @@ class Doctor:
             )
 
     def _clock(self) -> Iterator[Finding]:
+        self._say("the clock")
         with contextlib.suppress(CorruptStateError):
             newest = self.revisions.read(self.revisions.head())
             ahead = newest.committed - self.clock.now().timestamp()
@@ -199,6 +222,7 @@ class Doctor:
                 )
 
     def _size(self) -> Iterator[Finding]:
+        self._say("the size of history")
         size = size_of(self.directory.path / layout.GIT)
         if size > _LARGE:
             yield Finding(
@@ -206,7 +230,7 @@ class Doctor:
                 "note",
                 f"history takes {size / 1024 / 1024:.0f} MB",
                 path=layout.GIT,
-                hint=f"git -C {self.directory.path} gc",
+                hint=f"git -C {self._quoted()} gc",
             )
         kept = self.directory.names(layout.QUARANTINE)
         if kept:
@@ -215,8 +239,18 @@ class Doctor:
                 "note",
                 f"{len(kept)} damaged files are kept, {size_of(self.directory.path / layout.QUARANTINE)} bytes",
                 path=layout.QUARANTINE,
-                hint=f"ls -l {self.directory.path / layout.QUARANTINE}",
+                hint=f"ls -l {self._quoted(layout.QUARANTINE)}",
             )
+
+    def _git(self) -> Iterator[Finding]:
+        self._say("git's presence")
+        if shutil.which("git", path=_PROGRAMS) is None:
+            yield Finding(
+                "git_missing", "note", "there is no git program in the usual places; gitstate needs none, people do"
+            )
+
+    def _quoted(self, name: str = "") -> str:
+        return shlex.quote(str(self.directory.path / name))
 
 
 def size_of(directory: Path) -> int:

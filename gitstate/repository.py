@@ -18,18 +18,14 @@ from gitstate.check import Checker
 from gitstate.clock import Clock, SystemClock
 from gitstate.doctor import Doctor
 from gitstate.encoding import Record
-from gitstate.errors import GitStateError, InvalidInputError, shown
+from gitstate.errors import CorruptStateError, GitStateError, InvalidInputError, shown
 from gitstate.layout import ARCHIVE, LOOPS
 from gitstate.loops import Outcome
 from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
 from gitstate.questions import Questions
 from gitstate.reading import Reader, liveness_of
-from gitstate.results import (
-    Change,
-    Finding,
-    LeaseInfo,
-)
+from gitstate.results import Change, Finding, LeaseInfo
 from gitstate.rollbacks import Rollbacks
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
@@ -257,17 +253,23 @@ class StateRepository(Rollbacks, Questions):
     def _checker(self, progress: Progress | None = None) -> Checker:
         return Checker(self._writer.projection, self._revisions, self._writer.clock.now(), progress)
 
-    def diagnose(self) -> list[Finding]:
+    def diagnose(self, *, progress: Progress | None = None) -> list[Finding]:
         """What surrounds the store: file system, project, dead loops, lease, clock, size. ``check`` judges the store.
 
         Tries the file system out with small files of its own in ``.git/gitstate``; writes nothing else.
+
+        Args:
+            progress: called with what is looked at, and how much of it there is, twice (0: it is not counted).
         """
-        view = self._view()
+        try:
+            view = self._view()
+        except CorruptStateError:  # that is for check and repair to tell of; the files say enough here
+            view = self._reader.unadopted()
         states = {loop_id: view.state_or_none(loop_id) or {} for loop_id in view.loops()}
         loops = {loop_id: (str(state.get("status")), liveness_of(state)) for loop_id, state in states.items()}
-        return list(
-            Doctor(self._writer.directory, self._revisions, self._writer.clock, loops, self.lease_info()).findings()
-        )
+        writer = self._writer
+        doctor = Doctor(writer.directory, self._revisions, writer.clock, loops, self.lease_info(), progress)
+        return list(doctor.findings())
 
     def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> list[Finding]:
         """What was found, with what was done about each in ``action``; with *dry_run* nothing is done.

@@ -48,7 +48,8 @@ def test_a_result_is_data_and_warnings(run: Run, loop: str) -> None:
 
 @pytest.mark.parametrize("words", [("pause",), ("archive", "--dry-run"), ("limit",), ("reap",), ("repair",), ("init",)])
 def test_a_command_that_changes_something_says_what(run: Run, loop: str, words: tuple[str, ...]) -> None:
-    assert run(*words, "--json")[1].keys() == {"schema_version", "data", "change", "warnings"}
+    examined = {"looked_at"} if words == ("repair",) else set()
+    assert run(*words, "--json")[1].keys() == {"schema_version", "data", "change", "warnings"} | examined
 
 
 @pytest.mark.parametrize(
@@ -232,5 +233,4 @@ def test_whatever_an_error_carries_becomes_json() -> None:
 
 
 def test_commands_of_later_issues_are_absent() -> None:
-    assert not {"prune", "doctor", "gc"} & MODULES.keys()
-    assert "--full" not in CliRunner().invoke(root, ["check", "--help"]).stdout
+    assert not {"prune", "gc"} & MODULES.keys()

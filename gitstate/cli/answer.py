@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gitstate.cli.page import Page
@@ -11,12 +11,16 @@ from gitstate.results import Change
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A result: ``data`` for ``--json``, ``lines`` for people, ``quiet`` for ``-q`` (ids or revisions)."""
+    """A result: ``data`` for ``--json``, ``lines`` for people, ``quiet`` for ``-q`` (ids or revisions).
+
+    An examination also says what was ``looked_at``, and how many of it (``None``: it is not counted).
+    """
 
     data: object
     lines: Callable[[Page], Iterable[str]]
     quiet: Callable[[], Iterable[str]]
     exit_code: int = 0
+    looked_at: Mapping[str, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

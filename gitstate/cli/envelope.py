@@ -58,6 +58,8 @@ def answer_document(answer: Answer, warnings: Callable[[], Iterable[Notice]]) ->
     document: dict[str, Json] = {"schema_version": SCHEMA_VERSION, "data": as_json(answer.data)}
     if isinstance(answer, Outcome):
         document["change"] = as_json(answer.change)
+    if answer.looked_at is not None:
+        document["looked_at"] = as_json(answer.looked_at)
     return encode({**document, "warnings": as_json(warnings())})
 
 

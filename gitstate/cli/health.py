@@ -8,32 +8,50 @@ from gitstate.cli import render
 from gitstate.cli.answer import Answer, Outcome
 from gitstate.cli.command import Family, command
 from gitstate.cli.invocation import Invocation
-from gitstate.results import LeaseInfo
+from gitstate.cli.watch import Watch
+from gitstate.results import Finding, LeaseInfo
 
 
 @command("check")
-def check(call: Invocation) -> Answer:
+@click.option("--full", is_flag=True, help="Also every object, pack and ref, and every file of every commit.")
+def check(call: Invocation, *, full: bool) -> Answer:
     """Say what is wrong with the repository, and change nothing."""
-    found = call.state.check()
+    with Watch.of(call) as watch:
+        found = call.state.check(full=full, progress=watch)
+    return _examined(found, watch)
+
+
+@command("doctor")
+def doctor(call: Invocation) -> Answer:
+    """Look at what surrounds it: file system, project, loops, lease, clock, size."""
+    with Watch.of(call) as watch:
+        found = call.state.diagnose(progress=watch)
+    return _examined(found, watch)
+
+
+def _examined(found: list[Finding], watch: Watch) -> Answer:
     return Answer(
         data=found,
-        lines=render.findings(found),
+        lines=render.examination(found, watch.looked_at, render.tally),
         quiet=lambda: [item.code for item in found],
         exit_code=1 if any(item.severity != "note" for item in found) else 0,
+        looked_at=watch.looked_at,
     )
 
 
 @command("repair", changes=True, dry_run=True, reason=False)
 def repair(call: Invocation) -> Outcome:
     """Put right what is wrong, from what history holds."""
-    found = call.state.repair(dry_run=call.dry_run)
+    with Watch.of(call) as watch:
+        found = call.state.repair(dry_run=call.dry_run, progress=watch)
     remains = any(item.severity != "note" and item.action is None for item in found)
     return Outcome(
         data=found,
         change=None if call.dry_run else call.state.last_change,
-        lines=render.findings(found, planned=call.dry_run),
+        lines=render.examination(found, watch.looked_at, render.planned if call.dry_run else render.mended),
         quiet=lambda: [item.code for item in found],
         exit_code=1 if remains and not call.dry_run else 0,
+        looked_at=watch.looked_at,
     )
 
 

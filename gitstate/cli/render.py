@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -196,12 +196,10 @@ def checkpoints(found: Sequence[Checkpoint]) -> Lines:
 # --- health ----------------------------------------------------------------------------------------------------------
 
 
-def findings(found: Sequence[Finding], *, planned: bool = False) -> Lines:
-    """Findings, the worst first, each with what to do about it, or what was (or would be) done."""
+def findings(found: Sequence[Finding]) -> Lines:
+    """Findings, the worst first, each with what to do about it, or what was done."""
 
     def lines(page: Page) -> Iterator[str]:
-        if not found:
-            yield page.paint("no findings", "green")
         for item in sorted(found, key=lambda item: -list(SEVERITY_COLOURS).index(item.severity)):
             where = item.path or item.loop_id
             severity = page.paint(item.severity, SEVERITY_COLOURS[item.severity])
@@ -210,11 +208,54 @@ def findings(found: Sequence[Finding], *, planned: bool = False) -> Lines:
             if item.revision:
                 yield f"    last good revision: {page.paint(short(item.revision), 'yellow')}"
             if item.action:
-                yield from page.wrapped(f"{'would' if planned else 'done'}: {item.action}", indent="    ")
+                yield from page.wrapped(f"done: {item.action}", indent="    ")
             elif item.hint:
                 yield f"    {page.sign('→', '->')} {page.paint(one_line(item.hint), 'cyan')}"
 
     return lines
+
+
+def examination(
+    found: Sequence[Finding], looked_at: Mapping[str, int | None], conclusion: Callable[[Sequence[Finding]], str]
+) -> Lines:
+    """Findings; then what was looked at, and what it came to."""
+
+    def lines(page: Page) -> Iterator[str]:
+        yield from findings(found)(page)
+        things = listed([_counted(number, name) for name, number in looked_at.items()])
+        yield f"looked at {things}: {conclusion(found) if found else page.paint('no findings', 'green')}"
+
+    return lines
+
+
+def tally(found: Sequence[Finding]) -> str:
+    """How many there are of each severity, the worst first."""
+    severities = [item.severity for item in found]
+    return listed(
+        [_counted(severities.count(name), f"{name}s") for name in ("error", "warning", "note") if name in severities]
+    )
+
+
+def mended(found: Sequence[Finding]) -> str:
+    """What a repair came to: what was found, what was done, what remains."""
+    done = sum(item.action is not None for item in found)
+    left = [item for item in found if item.action is None]
+    return f"{tally(found)}; {done} put right, {tally(left) + ' remain' + 's' * (len(left) == 1) if left else 'nothing remains'}"
+
+
+def planned(found: Sequence[Finding]) -> str:
+    """As :func:`mended`, of a repair that was not carried out."""
+    return f"{tally(found)}; nothing was done"
+
+
+def _counted(number: int | None, name: str) -> str:
+    """*number* things called *name*, in the plural; ``None`` where there is nothing to count."""
+    return f"{number} {name.removesuffix('s') if number == 1 else name}" if number else name
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in a row: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) or "nothing"
 
 
 def lease(info: LeaseInfo | None, *, broken: bool = False) -> Lines:

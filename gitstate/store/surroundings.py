@@ -81,15 +81,19 @@ def _pattern(around: Surroundings) -> bytes:
     return b"/" + escaped.replace(b"\n", b"?") + b"/"  # a line break cannot be written; "?" is any one character
 
 
+def exclude_file(around: Surroundings) -> Path:
+    """The project's own exclude file."""
+    return _common(around.git) / "info" / "exclude"
+
+
 def exclude_from(around: Surroundings) -> bool:
     """Add the state directory to the project's own exclude file; whether it was not there yet."""
     line = _pattern(around)
-    common = _common(around.git)
-    info = Directory(common, "info")
+    info = Directory(_common(around.git), "info")
     try:
         present = info.read("info/exclude") or b""
     except NotAFileError as error:
-        raise StorageError(f"the project's exclude file: {error.message}", path=str(common / "info/exclude")) from None
+        raise StorageError(f"the project's exclude file: {error.message}", path=str(exclude_file(around))) from None
     if line in present.split(b"\n"):
         return False
     info.make("info")
