@@ -30,7 +30,9 @@ LOOP = "bench-loop"
 
 def state_of(number: int, size: int) -> dict[str, object]:
     """A session state of about *size* bytes, one field of which is another every time."""
-    entries = [{"number": n, "status": "failed", "learnings": f"lesson {n:06d}: {'x' * 60}"} for n in range(size // 150)]
+    entries = [
+        {"number": n, "status": "failed", "learnings": f"lesson {n:06d}: {'x' * 60}"} for n in range(size // 150)
+    ]
     return {"loopId": LOOP, "status": "running", "currentIteration": number, "iterationLog": entries}
 
 

@@ -326,8 +326,11 @@ class Directory:
     def _let_go(self, *names: str) -> None:
         """Close what was kept open at or below *names*: it is moved or removed, and is reached anew."""
         kept = self._kept() or {}
-        for name in [n for n in kept if any(not top or n == top or n.startswith(f"{top}/") for top in names)]:
-            os.close(kept.pop(name))
+        for top in names:
+            if top and top not in kept:
+                continue  # what is kept below a directory was reached through it, which is then kept as well
+            for name in [n for n in kept if not top or n == top or n.startswith(f"{top}/")]:
+                os.close(kept.pop(name))
 
     def _open(self, name: str) -> _Reached:
         kept = self._kept()

@@ -68,6 +68,12 @@ def escape_pointer(key: str) -> str:
 
 # An integer that may be beyond 2^53: JavaScript's numbers are floats, which orjson would not make of it.
 _LONG_INTEGER = re.compile(rb"(?:^|[\s:,\[])-?\d{16,}(?=[\s,}\]]|\Z)")
+_EVERY_DIGIT_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
+
+
+def _has_long_integer(raw: bytes) -> bool:
+    # Looking for sixteen zeros takes a twentieth of what the expression takes, and nearly always there are none.
+    return b"0" * 16 in raw.translate(_EVERY_DIGIT_ZERO) and _LONG_INTEGER.search(raw) is not None
 
 
 def parse(raw: bytes) -> Json:
@@ -76,7 +82,7 @@ def parse(raw: bytes) -> Json:
         value = cast("Json", orjson.loads(raw))
     except orjson.JSONDecodeError:
         return decode(raw)
-    return decode(raw) if _LONG_INTEGER.search(raw) else value
+    return decode(raw) if _has_long_integer(raw) else value
 
 
 def decode(raw: bytes | str) -> Json:
@@ -91,7 +97,7 @@ def decode(raw: bytes | str) -> Json:
     try:
         value = cast("Json", orjson.loads(raw))
         # What re-encodes to itself is canonical, so no key was there twice; the rest gets the slow, strict look.
-        if not _LONG_INTEGER.search(raw) and orjson.dumps(value, option=orjson.OPT_INDENT_2) == raw.rstrip(b"\n"):
+        if not _has_long_integer(raw) and orjson.dumps(value, option=orjson.OPT_INDENT_2) == raw.rstrip(b"\n"):
             return value
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         pass

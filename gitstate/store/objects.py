@@ -9,8 +9,8 @@ import threading
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar, cast
 
 from dulwich.objects import RawObjectID, Tag
 from dulwich.pack import Pack
@@ -24,7 +24,10 @@ KINDS = {1: b"commit", 2: b"tree", 3: b"blob", 4: b"tag"}
 _NUMBERS = {name: number for number, name in KINDS.items()}
 _ID = re.compile(r"\A[0-9a-f]{40}\Z")
 _CACHED = 512  # objects; a mutation reads a few dozen
+_PARSED = 1024  # objects that are kept as what was parsed
 _CACHED_EACH = 1024 * 1024  # bytes; larger ones are read again
+
+T = TypeVar("T")
 
 
 class Stored(NamedTuple):
@@ -54,6 +57,7 @@ class Objects:
         # dulwich's packs complain when the interpreter ends with them open.
         self._closing = weakref.finalize(self, _close, self._packs)
         self._cache: OrderedDict[str, Stored] = OrderedDict()
+        self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
 
     # --- reading ---
 
@@ -73,6 +77,19 @@ class Objects:
         if kind is not None and found.kind != kind:
             raise damaged(object_id, f"a {found.kind.decode()}, not a {kind.decode()}")
         return found
+
+    def parsed(self, object_id: str, kind: bytes, parse: Callable[[str, bytes], T]) -> T:
+        """What *parse* makes of an object's id and bytes, made once; nobody may change it.
+
+        Raises:
+            ObjectDamagedError: as :meth:`read`, and whatever *parse* raises.
+        """
+        found = self._parsed.get((object_id, kind))
+        if found is None:
+            found = self._parsed[object_id, kind] = parse(object_id, self.read(object_id, kind).raw)
+            if len(self._parsed) > _PARSED:
+                self._parsed.popitem(last=False)
+        return cast("T", found)
 
     def _read_anywhere(self, object_id: str) -> Stored:
         """The object from the one place where it is whole, if there is one."""
@@ -197,6 +214,7 @@ class Objects:
         """Read everything from the disk again."""
         with self._reading:
             self._cache.clear()
+            self._parsed.clear()
             self.close()
 
     # --- writing ---

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import cast
 
 from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
@@ -105,20 +106,23 @@ class CommitTree:
             else:
                 yield path, mode, inner
 
-    def _entries(self, tree_id: str) -> dict[bytes, tuple[int, str]]:
+    def _entries(self, tree_id: str) -> Mapping[bytes, tuple[int, str]]:
         return read_tree(self._objects, tree_id)
 
 
-def read_tree(objects: Objects, tree_id: str) -> dict[bytes, tuple[int, str]]:
+def read_tree(objects: Objects, tree_id: str) -> Mapping[bytes, tuple[int, str]]:
     """The entries of a tree object by name: mode and id."""
-    raw = objects.read(tree_id, b"tree").raw
+    return objects.parsed(tree_id, b"tree", _parsed_tree)
+
+
+def _parsed_tree(tree_id: str, raw: bytes) -> Mapping[bytes, tuple[int, str]]:
     try:
         tree = Tree()
         tree.set_raw_string(raw)
         entries = {name: (mode, sha.decode()) for name, mode, sha in tree.items()}
         if any(b"/" in name or name.lower() in _UNSAFE_NAMES for name in entries):
             raise ValueError("a name that is no name of a file")  # it would lead out of the state directory
-        return entries
+        return MappingProxyType(entries)
     except Exception as error:  # dulwich meets damage with many types
         raise _unreadable(tree_id, error) from None
 
@@ -170,13 +174,7 @@ class Revisions:
         Raises:
             ObjectDamagedError: it is missing or damaged.
         """
-        raw = self.objects.read(revision, b"commit").raw
-        try:
-            commit = Commit()
-            commit.set_raw_string(raw)
-            return _revision_of(revision, commit)
-        except Exception as error:  # as above
-            raise _unreadable(revision, error) from None
+        return self.objects.parsed(revision, b"commit", _parsed_commit)
 
     def tree(self, revision: str) -> CommitTree:
         """The files of a revision."""
@@ -378,6 +376,15 @@ def author_of(operation: Operation) -> bytes:
     mail = re.sub(r"[^A-Za-z0-9._+-]", "-", name)
     host = re.sub(r"[^A-Za-z0-9._-]", "-", operation.host or "localhost")
     return f"{name} <{mail}@{host}>".encode("utf-8", "replace")
+
+
+def _parsed_commit(revision: str, raw: bytes) -> Revision:
+    try:
+        commit = Commit()
+        commit.set_raw_string(raw)
+        return _revision_of(revision, commit)
+    except Exception as error:  # as above
+        raise _unreadable(revision, error) from None
 
 
 def _revision_of(revision: str, commit: Commit) -> Revision:
