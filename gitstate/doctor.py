@@ -128,9 +128,9 @@ class Doctor:
         name = self._name()
         self.directory.write(name, b"")
         try:
-            guard = Guard(self.directory.path / name)
+            guard = Guard(self.directory, name)
             with guard.hold(1.0):
-                return not Guard(guard.path).is_free()
+                return not Guard(self.directory, name).is_free()
         finally:
             self.directory.discard(name)
 

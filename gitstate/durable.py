@@ -293,14 +293,23 @@ class Directory:
 
     def append(self, name: str, raw: bytes) -> None:
         """Bytes added at the end of a file, which is made if need be. Not durable by itself."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = self.descriptor(name, os.O_WRONLY | os.O_APPEND)
+        try:
+            if os.fstat(descriptor).st_nlink > 1:  # its other name may be anybody's
+                self.write(name, (self.read(name) or b"") + raw, durable=False)
+            else:
+                os.write(descriptor, raw)
+        except OSError as error:
+            raise _storage(name, error) from None
+        finally:
+            os.close(descriptor)
+
+    def descriptor(self, name: str, access: int) -> int:
+        """A file opened for writing in place, made empty if need be. The caller closes it, and minds other hard links."""
+        flags = access | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             with self._parent(name) as (parent, last):
-                descriptor = os.open(last, flags, 0o600, dir_fd=parent)
-                try:
-                    os.write(descriptor, raw)
-                finally:
-                    os.close(descriptor)
+                return os.open(last, flags, 0o600, dir_fd=parent)
         except OSError as error:
             raise _storage(name, error) from None
 

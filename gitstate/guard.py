@@ -7,22 +7,20 @@ lease record and on compare-and-swap for the head.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import repeat
-from pathlib import Path
 
 from filelock import lock_descriptor, unlock_descriptor
 
 from gitstate import process
 from gitstate.clock import Clock, SystemClock
+from gitstate.durable import Directory, NotAFileError
 from gitstate.errors import LeaseTimeoutError, StorageError
 
 BRIEFLY = 1.0  # seconds that are enough wherever nobody is stuck: whoever is inside leaves within milliseconds
 _POLL = 0.001  # seconds between two looks
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _OPEN: set[int] = set()  # the descriptors of guards in this process, held or waited for
 
@@ -41,8 +39,10 @@ os.register_at_fork(after_in_child=_let_go_after_fork)
 class Guard:
     """A lock of one file. Each hold opens it anew, so threads exclude each other as processes do."""
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        self.path = path
+    def __init__(self, directory: Directory, name: str, clock: Clock | None = None) -> None:
+        self.directory = directory
+        self.name = name
+        self.path = directory.path / name
         self.clock = SystemClock() if clock is None else clock
 
     @contextmanager
@@ -82,9 +82,9 @@ class Guard:
     @contextmanager
     def _opened(self) -> Iterator[int]:
         try:
-            descriptor = os.open(self.path, _FLAGS, 0o600)
-        except OSError as error:
-            raise self._unusable(error) from None
+            descriptor = self.directory.descriptor(self.name, os.O_RDWR)
+        except StorageError as error:
+            raise self._unusable(error.message.partition(": ")[2], error.facts.get("errno")) from None
         _OPEN.add(descriptor)
         try:
             yield descriptor
@@ -99,33 +99,29 @@ class Guard:
         try:
             return lock_descriptor(descriptor, blocking=False)
         except OSError as error:
-            raise self._unusable(error) from None
+            raise self._unusable((error.strerror or str(error)).lower(), error.errno) from None
 
     def _is_at_its_path(self, descriptor: int) -> bool:
         """Whether what was locked is what others will lock."""
-        try:
-            mine, there = os.fstat(descriptor), os.stat(self.path, follow_symlinks=False)
-        except OSError:
-            return False
-        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+        mine, there = os.fstat(descriptor), self.directory.status(self.name)
+        return there is not None and (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
     def _sign(self, descriptor: int) -> None:
         """Leave our pid for those who wait in vain."""
+        if os.fstat(descriptor).st_nlink > 1:  # its other name may be anybody's
+            return
         with suppress(OSError):  # a full disk must not keep anybody out
             os.pwrite(descriptor, b"%-12d\n" % os.getpid(), 0)
 
     def holder(self) -> int | None:
         """The pid that last held the guard, as it signed."""
         try:
-            return int(self.path.read_bytes()[:12])
-        except (OSError, ValueError):
+            return int((self.directory.read(self.name, 64) or b"")[:12])
+        except (NotAFileError, ValueError):
             return None
 
-    def _unusable(self, error: OSError) -> StorageError:
-        words = "a symlink, which is not followed" if error.errno == errno.ELOOP else error.strerror or str(error)
-        return StorageError(
-            f"{self.path}: the guard cannot be locked: {words.lower()}", path=str(self.path), errno=error.errno
-        )
+    def _unusable(self, words: str, errno: object) -> StorageError:
+        return StorageError(f"{self.path}: the guard cannot be locked: {words}", path=str(self.path), errno=errno)
 
     def _timed_out(self, waited: float) -> LeaseTimeoutError:
         pid = self.holder()

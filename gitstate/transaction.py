@@ -89,8 +89,8 @@ class Writer:
         self.revisions = Revisions(Objects(self.directory), Refs(self.directory, self.clock))
         self.keeper = LeaseKeeper(
             self.directory,
-            guard=Guard(self.base / layout.GUARD, self.clock),
-            turn=Guard(self.base / layout.TURN, self.clock),
+            guard=Guard(self.directory, layout.GUARD, self.clock),
+            turn=Guard(self.directory, layout.TURN, self.clock),
             clock=self.clock,
             seconds=self.lease_seconds,
             newest_generation=self._newest_generation,

@@ -17,6 +17,7 @@ from listings import listing
 
 import gitstate
 from gitstate import RefusedError, StateRepository, UnsafeRepositoryError
+from gitstate.operation import Operation, to_message
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -336,8 +337,19 @@ def test_init_takes_no_repository_for_a_clone_whose_history_gitstate_did_not_beg
     git(base, "add", ".")
     git(base, "-c", "user.name=u", "-c", "user.email=u@h", "commit", "-q", "-m", "mine")
     before = listing(base)
-    with open_at(tmp_path / "project") as clone, pytest.raises(UnsafeRepositoryError, match="does not begin with"):
-        clone.init()
+    with open_at(tmp_path / "project") as clone:
+        for question in (clone.init, clone.load_registry, clone.check, clone.log().__next__):
+            with pytest.raises(UnsafeRepositoryError, match="no commit of gitstate's") as caught:
+                question()
+            assert caught.value.hint is not None
+        operation = Operation("update", "update x: y", ("x",)).by(
+            generation=1, actor="user:a", host="h", pid=1, reason=None
+        )
+        forged = to_message(operation)
+        git(base, "-c", "user.name=u", "-c", "user.email=u@h", "commit", "-q", "--allow-empty", "-m", forged)
+        before = listing(base)
+        with pytest.raises(UnsafeRepositoryError, match="does not begin with"):
+            clone.init()
     assert listing(base) == before
 
 

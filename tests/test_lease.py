@@ -26,8 +26,9 @@ from listings import contents
 from processes import dead_pid
 
 from gitstate import LeaseLostError, LeaseTimeoutError, RefusedError, StateRepository, process
+from gitstate.durable import Directory
 from gitstate.guard import Guard
-from gitstate.layout import GENERATION, GUARD, QUARANTINE
+from gitstate.layout import ASIDE, GENERATION, GUARD, QUARANTINE
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -536,7 +537,7 @@ def test_a_holder_that_is_tried_once_still_gives_its_lease_back_when_the_guard_i
 ) -> None:
     """Or everybody else would wait for the lease to expire."""
     hasty = another(state, clock, lock_timeout=0)
-    guard = Guard(state.base_dir / GUARD, clock)
+    guard = Guard(Directory(state.base_dir, ASIDE), GUARD, clock)
     inside = guard.hold(0)
 
     def taken(found: object) -> None:
@@ -549,13 +550,13 @@ def test_a_holder_that_is_tried_once_still_gives_its_lease_back_when_the_guard_i
 
 def test_a_free_lease_is_taken_past_a_queue_whose_head_is_stopped(state: StateRepository, clock: Script) -> None:
     """Whoever stands at the door may have been stopped there: with Control-Z, say."""
-    with Guard(state.base_dir / ".git/gitstate/turn", clock).hold(0):
+    with Guard(Directory(state.base_dir, ASIDE), ".git/gitstate/turn", clock).hold(0):
         assert waited(state, clock) < 2 * AT_ONCE
 
 
 def test_the_dead_are_replaced_past_a_queue_whose_head_cannot_judge_them(state: StateRepository, clock: Script) -> None:
     claim(state, record_of(dead_pid(), clock))
-    with Guard(state.base_dir / ".git/gitstate/turn", clock).hold(0):
+    with Guard(Directory(state.base_dir, ASIDE), ".git/gitstate/turn", clock).hold(0):
         assert waited(state, clock) < 2 * AT_ONCE
 
 
@@ -563,7 +564,7 @@ def test_a_lease_that_its_own_process_could_not_give_back_does_not_lock_it_out(
     state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes]
 ) -> None:
     """A release that cannot get the guard leaves the record to expire; to this process it is stale at once."""
-    guard = Guard(state.base_dir / GUARD, clock)
+    guard = Guard(Directory(state.base_dir, ASIDE), GUARD, clock)
     inside = guard.hold(0)
     impatient = another(state, clock, lock_timeout=2)
     impatient.modify_loop(LOOP, lambda found: inside.__enter__())
@@ -965,7 +966,7 @@ def test_a_child_forked_before_works_on_its_own(state: StateRepository) -> None:
 
 def test_a_child_forked_while_another_thread_is_inside_the_guard_does_not_keep_it(state: StateRepository) -> None:
     """A copy of the descriptor would keep the guard locked beyond the death of its holder."""
-    guard = Guard(state.base_dir / GUARD)
+    guard = Guard(Directory(state.base_dir, ASIDE), GUARD)
     parted, out = os.pipe()
     may_end, end = os.pipe()
     with guard.hold(0):
@@ -1056,7 +1057,7 @@ def test_a_wait_in_vain_in_a_crowd_says_so(
 def test_a_wait_in_vain_for_the_guard_says_who_is_inside_and_for_how_long(
     state: StateRepository, clock: Script
 ) -> None:
-    with Guard(state.base_dir / GUARD, clock).hold(0):
+    with Guard(Directory(state.base_dir, ASIDE), GUARD, clock).hold(0):
         error = fails(state, clock, 12)
     assert str(error) == (f"the guard was not to be had within 12 s: process {os.getpid()} runs, and it is inside")
     assert error.hint == f"end process {os.getpid()}: nothing that was acknowledged is lost"

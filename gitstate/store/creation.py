@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gitstate import layout, process
 from gitstate.durable import Directory, NotAFileError, kind_of
-from gitstate.errors import StorageError, UnsafeRepositoryError
+from gitstate.errors import CorruptStateError, StorageError, UnsafeRepositoryError
 from gitstate.operation import Operation
 from gitstate.store.objects import Objects
 from gitstate.store.refs import Refs
@@ -76,16 +76,35 @@ def inspect(directory: Directory) -> str:
     for name in _FOREIGN:
         if directory.status(f".git/{name}") is not None:
             raise unsafe(f".git/{name} makes it take objects or history from elsewhere")
-    mark = _settings(_config(directory))[0].get(b"gitstate.format")
+    return _judged(directory, _settings(_config(directory))[0].get(b"gitstate.format"))
+
+
+def _judged(directory: Directory, mark: bytes | None) -> str:
+    """What a repository is by the *mark* in its configuration."""
     if mark is None:
         # A clone never has our own directory, so with it the mark is merely lost.
-        return "unmarked" if directory.is_directory(layout.PRIVATE) else "clone"
+        if directory.is_directory(layout.PRIVATE):
+            return "unmarked"
+        if not _is_known(directory):
+            raise unsafe("no commit of gitstate's can be found in it")
+        return "clone"
     if mark != b"%d" % FORMAT:
         raise unsafe(
             f"its format is {mark.decode(errors='replace'):.20}; this gitstate knows {FORMAT}",
             hint=f"use a newer gitstate; if that line of {directory.path / CONFIG} is damaged, write {FORMAT} there",
         )
     return "ready"
+
+
+def _is_known(directory: Directory) -> bool:
+    """Whether history holds a commit of gitstate's. Whoever completes a clone looks at all of it."""
+    revisions = Revisions(Objects(directory), Refs(directory, _NoWait()))
+    try:
+        return revisions.newest_generation(revisions.head()) > 0
+    except CorruptStateError:
+        return False
+    finally:
+        revisions.objects.close()
 
 
 def _config(directory: Directory) -> bytes:
