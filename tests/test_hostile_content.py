@@ -26,7 +26,7 @@ from conftest import assert_sound
 import gitstate
 from gitstate import DamageWarning, InvalidRecordError, StateRepository
 from gitstate.cli import root
-from gitstate.records import decode, encode
+from gitstate.encoding import decode, encode
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -274,8 +274,8 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
     "UTF-16": lambda n: ('{"a": "' + "x" * (n // 2) + '"}').encode("utf-16"),
     "a byte order mark": lambda n: b"\xef\xbb\xbf[" + b"1," * (n // 2) + b"1]",
 }  # fmt: skip
-# Python needs 64 bytes for an empty list or object, whoever makes it; everything else stays far below ten to one.
-COSTLY = ("empty lists", "empty objects", "numbers in another way", "keys")
+# Python needs 64 bytes for an empty list or object and 8 for each place in a list; everything else stays below ten to one.
+COSTLY = ("empty lists", "empty objects", "numbers", "numbers in another way", "keys", "a key again and again")
 
 
 class Cost(NamedTuple):
