@@ -84,7 +84,7 @@ class Guard:
         try:
             descriptor = self.directory.descriptor(self.name, os.O_RDWR)
         except StorageError as error:
-            raise self._unusable(error.message.partition(": ")[2], error.facts.get("errno")) from None
+            raise self._unusable(error.message.partition(": ")[2], error.facts.get("errno"), error.hint) from None
         _OPEN.add(descriptor)
         try:
             yield descriptor
@@ -120,8 +120,10 @@ class Guard:
         except (NotAFileError, ValueError):
             return None
 
-    def _unusable(self, words: str, errno: object) -> StorageError:
-        return StorageError(f"{self.path}: the guard cannot be locked: {words}", path=str(self.path), errno=errno)
+    def _unusable(self, words: str, errno: object, hint: str | None = None) -> StorageError:
+        return StorageError(
+            f"{self.path}: the guard cannot be locked: {words}", hint=hint, path=str(self.path), errno=errno
+        )
 
     def _timed_out(self, waited: float) -> LeaseTimeoutError:
         pid = self.holder()

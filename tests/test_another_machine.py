@@ -338,7 +338,7 @@ def test_init_takes_no_repository_for_a_clone_whose_history_gitstate_did_not_beg
     git(base, "-c", "user.name=u", "-c", "user.email=u@h", "commit", "-q", "-m", "mine")
     before = listing(base)
     with open_at(tmp_path / "project") as clone:
-        for question in (clone.init, clone.load_registry, clone.check, clone.log().__next__):
+        for question in (clone.init, clone.load_registry, clone.check, lambda: list(clone.log())):
             with pytest.raises(UnsafeRepositoryError, match="no commit of gitstate's") as caught:
                 question()
             assert caught.value.hint is not None
