@@ -1,0 +1,290 @@
+"""Faults put into gitstate itself, one at a time: each breaks one promise, and each must be noticed by the tests named.
+
+A mutant is a file, a text that stands in it once, and what stands there instead. When gitstate is rewritten, so is its
+mutant: one that no longer fits is an error, not a pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One fault: what it is, where, and the tests (as pytest takes them) of which one must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_CUT = "tests/test_power_cut.py"
+_KILL = "tests/test_kill.py"
+_IO = "tests/test_io_errors.py"
+_HOSTILE = "tests/test_hostile_directories.py"
+
+
+def _only(file: str, words: str) -> tuple[str, ...]:
+    return (file, "-k", words)
+
+
+MUTANTS = (
+    # What survives a power cut
+    Mutant(
+        "the bytes of new files are not synced",
+        "durable.py",
+        """\
+                    if durable:
+                        fsync(descriptor)
+                except OSError:""",
+        """\
+                except OSError:""",
+        _only(_CUT, "during_an_operation and update"),
+    ),
+    Mutant(
+        "the entries of new objects are not synced",
+        "store/objects.py",
+        """\
+        for fan in fans:
+            self.directory.sync(fan)
+""",
+        "",
+        _only(_CUT, "during_an_operation and update"),
+    ),
+    Mutant(
+        "the entries of new directories of objects are not synced",
+        "store/objects.py",
+        """\
+        if new_fans:
+            self.directory.sync(OBJECTS)
+""",
+        "",
+        _only(_CUT, "during_an_operation and create"),
+    ),
+    Mutant(
+        "an object that is there already counts as durable",
+        "store/objects.py",
+        """\
+                self.directory.sync_file(name)
+                continue""",
+        """\
+                continue""",
+        _only(_CUT, "after_a_kill"),
+    ),
+    Mutant(
+        "the move of the branch is not synced",
+        "store/refs.py",
+        """\
+            self.directory.sync(path.rpartition("/")[0])
+        except""",
+        """\
+            pass
+        except""",
+        _only(_CUT, "during_an_operation and update"),
+    ),
+    Mutant(
+        "what changes nothing is acknowledged without making the head durable",
+        "transaction.py",
+        """\
+            self.revisions.refs.make_durable()
+            return Done(""",
+        """\
+            return Done(""",
+        _only(_CUT, "after_a_kill"),
+    ),
+    Mutant(
+        "a new repository is renamed into place before it is synced",
+        "store/creation.py",
+        """\
+        inner.sync(f"{layout.GIT}/{name}".rstrip("/"))
+""",
+        """\
+        pass
+""",
+        _only(_CUT, "during_an_operation and init"),
+    ),
+    # What a kill leaves
+    Mutant(
+        "the files are written before the branch moves",
+        "transaction.py",
+        """\
+            self.revisions.refs.advance(parent.id, revision.id)
+            # The""",
+        """\
+            self._project(parent, revision, paths | frozenset(after.edits), seen or {})
+            self.revisions.refs.advance(parent.id, revision.id)
+            # The""",
+        _only(_KILL, "update or create or archive"),
+    ),
+    Mutant(
+        "a lock of the branch that a kill left stays",
+        "transaction.py",
+        "        self.revisions.refs.left_over(self.revisions.is_ours)\n",
+        "",
+        _only(_KILL, "update or create or iterate"),
+    ),
+    Mutant(
+        "temporary files that a kill left stay",
+        "transaction.py",
+        'self.directory.remove_tree(f"{layout.ASIDE}/{name}")',
+        "pass",
+        _only(_KILL, "update or create or iterate"),
+    ),
+    Mutant(
+        "a tag that a kill prevented is never made",
+        "reconcile.py",
+        "            wanted.append(next_archive_tag(after, loop_id))",
+        "            continue",
+        _only(_KILL, "archive or checkpoint or transaction"),
+    ),
+    Mutant(
+        "a state that was moved and not yet rewritten counts as an outside edit",
+        "reconcile.py",
+        "FileHistory(revisions, path, head, elsewhere=True)",
+        "FileHistory(revisions, path, head)",
+        _only(_KILL, "restore or archive"),
+    ),
+    Mutant(
+        "an older version of a file counts as an outside edit",
+        "verdicts.py",
+        "return past.may_hold(found) and any(version == found for version in past)",
+        "return False",
+        _only(_KILL, "update or create or iterate"),
+    ),
+    Mutant(
+        "a directory made by half is never completed",
+        "projection.py",
+        "elif place.area == LOOPS and self.directory.status(place.path) is None:",
+        "elif place.area == LOOPS and not self.directory.is_directory(place.directory):",
+        _only(_KILL, "create or transaction"),
+    ),
+    # What an error leads to
+    Mutant(
+        "a failed fsync of the branch is passed over",
+        "store/refs.py",
+        """\
+        except StorageError as error:
+            raise StorageError(
+                f"main moved""",
+        """\
+        except StorageError as error:
+            return
+            raise StorageError(
+                f"main moved""",
+        _only(_IO, "failed_fsync and create"),
+    ),
+    Mutant(
+        "what cannot be removed after the branch moved is an error",
+        "store/refs.py",
+        """\
+        finally:
+            self.directory.drop(prepared)
+""",
+        """\
+        finally:
+            self.directory.discard(prepared)
+""",
+        _only(_IO, "io_error and (update or undo or iterate)"),
+    ),
+    Mutant(
+        "files that cannot be written after the commit point are an error",
+        "transaction.py",
+        """\
+        except GitStateError as error:
+            return [f"its files are not all written: {error.message}"]
+""",
+        """\
+        except ZeroDivisionError as error:
+            return [f"its files are not all written: {error}"]
+""",
+        _only(_IO, "io_error and (update or create or iterate)"),
+    ),
+    Mutant(
+        "a tag that could not be made is forgotten",
+        "transaction.py",
+        "whole=not untagged",
+        "whole=True",
+        _only(_IO, "io_error and (archive or checkpoint or transaction)"),
+    ),
+    # Who may write
+    Mutant(
+        "the branch moves wherever it stands",
+        "store/refs.py",
+        """\
+        if current != old:
+            raise BranchMovedError(""",
+        """\
+        if current != old and current is None:
+            raise BranchMovedError(""",
+        ("tests/test_fencing.py",),
+    ),
+    Mutant(
+        "any record counts as one's own lease",
+        "lease.py",
+        'found == (lease.nonce, lease.pid, lease.process["startTime"])',
+        'found[1:] == (lease.pid, lease.process["startTime"])',
+        ("tests/test_lease.py", "tests/test_fencing.py"),
+    ),
+    Mutant(
+        "a lease is not looked at again before publishing",
+        "transaction.py",
+        """\
+            self.keeper.prove(lease)
+            self.revisions.objects.require(""",
+        """\
+            self.revisions.objects.require(""",
+        ("tests/test_lease.py", "tests/test_fencing.py"),
+    ),
+    Mutant(
+        "generations begin anew",
+        "lease.py",
+        "1 + max(self.newest_generation(), self._mark())",
+        "1",
+        ("tests/test_lease.py",),
+    ),
+    # What damage leads to
+    Mutant(
+        "an object that is there already is not read back",
+        "store/objects.py",
+        "        return found == stored\n",
+        "        return True\n",
+        ("tests/test_repair.py", "tests/test_every_byte.py", "tests/test_lost_ends.py"),
+    ),
+    Mutant(
+        "packed refs are believed, however old they are",
+        "store/revisions.py",
+        "        if found is None or newer is not None:\n",
+        "        if found is None:\n",
+        ("tests/test_lost_ends.py", "tests/test_repair.py"),
+    ),
+    Mutant(
+        "objects are not compared with their names",
+        "store/objects.py",
+        " or hashlib.sha1(whole, usedforsecurity=False).hexdigest() != object_id:",
+        ":",
+        ("tests/test_every_byte.py", "tests/test_repair.py"),
+    ),
+    # Who else may have been here
+    Mutant(
+        "symlinks are followed on the way down",
+        "durable.py",
+        "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
+        _only(_HOSTILE, "leads_is_neither and loops"),
+    ),
+    Mutant(
+        "a file with a second name is written in place",
+        "durable.py",
+        "if os.fstat(descriptor).st_nlink > 1:",
+        "if os.fstat(descriptor).st_nlink > 9:",
+        _only(_HOSTILE, "second_name and logs"),
+    ),
+    Mutant(
+        "any repository counts as a clone",
+        "store/creation.py",
+        "        if not _is_known(directory):\n",
+        "        if False:\n",
+        _only(_HOSTILE, "vouched_for and empty"),
+    ),
+)
