@@ -23,6 +23,7 @@ LIMIT = 16 * 1024  # bytes that are read; a record has a few hundred
 UNREADABLE_AFTER = 2.0  # seconds that something unreadable must stand unchanged before it is taken for stale
 USUAL_LENGTH = 30.0  # seconds; the original's lease, for a record that does not say how long its own is
 LONGEST_WATCH = 60.0  # seconds that a record of an unknown clock is watched at most
+_ROUNDING = 0.01  # seconds: a record has its length in whole milliseconds, and its end as a rounded sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Claim:
         ends_here = _number(record.get("monotonicExpiry"))
         if ends_here is not None and record.get("bootId") is not None and record["bootId"] == process.boot_id():
             left = ends_here - monotonic
-            if left <= length:  # what lies further ahead was measured by another clock than ours
+            if left <= length + _ROUNDING:  # what lies further ahead was measured by another clock than ours
                 return left < 0
         if ends is not None and now.timestamp() * 1000 > ends:
             return True

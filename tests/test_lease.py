@@ -775,6 +775,15 @@ def test_a_wall_clock_that_jumps_in_the_middle_of_a_hold_lets_nobody_else_in(
     assert (state.get_loop(LOOP)["note"], iteration(state)) == ("mine", 0)
 
 
+def test_a_length_that_is_no_whole_number_of_milliseconds_is_no_sign_of_another_clock(
+    state: StateRepository, clock: Script
+) -> None:
+    with another(state, clock, lease_seconds=20.0005).transaction():
+        clock.set(JUMPS["+1 h"])
+        with pytest.raises(LeaseTimeoutError):
+            elsewhere(lambda: count_up(another(state, clock)))
+
+
 @pytest.mark.parametrize("jump", JUMPS)
 def test_a_wall_clock_that_jumps_lets_generations_grow_and_committer_times_not_fall(
     state: StateRepository, clock: Script, jump: str
