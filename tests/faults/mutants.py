@@ -247,8 +247,14 @@ MUTANTS = (
     Mutant(
         "an object that is there already is not read back",
         "store/objects.py",
-        "        return found == stored\n",
-        "        return True\n",
+        """\
+            return False
+        return found == stored
+""",
+        """\
+            return True
+        return found == stored
+""",
         ("tests/test_repair.py", "tests/test_every_byte.py", "tests/test_lost_ends.py"),
     ),
     Mutant(
