@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from faults.mutants import MUTANTS, Mutant  # noqa: E402
 
-TIMES = "2"  # as many samples as usual: here one fault is looked for
-TIMEOUT = 600  # seconds
+TIMES = "6"  # as many samples as usual: here one fault is looked for
+TIMEOUT = 1200  # seconds
 
 
 def main() -> int:

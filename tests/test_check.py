@@ -397,3 +397,16 @@ def test_status_looks_at_the_newest_twenty_commits_only(state: State) -> None:
         state.record_iteration("two", {"number": number})
     assert state.status().findings == []
     assert codes(state) == ["tag_missing"]
+
+
+def test_an_object_with_another_s_bytes_is_not_taken_for_itself(state: State) -> None:
+    """Whole in itself, so nothing but its name says that it is the wrong one."""
+    before = state.revision()
+    state.update_loop("one", {"note": "newer"})
+    path = "loops/one/session-state.json"
+    older, newer = loose(state, f"{before}:{path}"), loose(state, f"HEAD:{path}")
+    overwrite(older, newer.read_bytes())
+    with StateRepository(state.project_root) as again:
+        with pytest.raises(CorruptStateError):
+            again.get_loop("one", at=before)
+        assert ("object_damaged", "error") in [(finding.code, finding.severity) for finding in again.check()]
