@@ -18,7 +18,7 @@ import tempfile
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -288,10 +288,8 @@ def try_out(template: Template, case: Case, scratch: Path) -> str | None:
 
 
 def test_every_damage_is_noticed_and_mended(
-    template: Template, scratch: Path, full: bool, record_property: pytest.FixtureRequest
+    template: Template, scratch: Path, full: bool, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
-    seed = random.randrange(1_000_000)
-    print(f"seed {seed}")
     draw = random.Random(seed)
     base = base_of(template.project)
     plain = harm.plain_cases(base)
@@ -307,7 +305,7 @@ def test_every_damage_is_noticed_and_mended(
     else:
         cases = [*draw.sample(plain, PLAIN_IN_CI), *harm.flips(base, FLIPS_IN_CI, draw)]
     failures = [words for words in _results(template, scratch, cases, parallel=full) if words is not None]
-    print(f"{len(cases)} cases, {len(failures)} failures")
+    record_property("figures", f"every byte: {len(cases)} cases, {len(failures)} wrong")
     assert failures[:20] == []
 
 

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -148,8 +147,3 @@ def draw(population: Sequence[Any], most: int, seed: int) -> list[Any]:
 def times(count: int) -> int:
     """So many samples; ``FAULTS_TIMES`` as many where one fault is looked for."""
     return count * int(os.environ.get("FAULTS_TIMES", "1"))
-
-
-def seed() -> int:
-    """The seed of this run: ``FAULTS_SEED``, or another one every time."""
-    return int(os.environ.get("FAULTS_SEED", time.time_ns() % 1_000_000))
