@@ -1,0 +1,152 @@
+"""Every state in which a power cut may leave the files: nothing acknowledged is lost, nothing is in the way.
+
+An operation is recorded once, call by call, and its legal crash states are made and opened: see
+``faults/explorer.py`` for the three models. There are tens of thousands for each: in CI some are drawn, always the
+same unless ``--seed`` is given; many thousands of them, over every operation, pairs and triples of them, and
+operations that follow a killed one:
+
+    pytest -n 2 tests/test_power_cut.py --full
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from faults import strace
+from faults.bench import PERFORM, Bench, draw, judged, times
+from faults.explorer import Explorer, State
+from faults.recording import Recording, record
+from faults.workloads import OPERATIONS, REPEATABLE, sequences
+
+pytestmark = pytest.mark.skipif(strace.why_not() is not None, reason=f"needs strace: {strace.why_not()}")
+
+BOOT = "in another boot"
+Record = Callable[[str, object], None]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_power_cut_during_an_operation_leaves_it_done_or_not_begun(
+    name: str, full: bool, seed: int, record_property: Record
+) -> None:
+    _try([name], 360 if full else times(6), seed, record_property)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+@pytest.mark.parametrize("number", range(8))
+def test_a_power_cut_during_a_sequence_keeps_what_was_acknowledged(
+    length: int, number: int, full: bool, seed: int, record_property: Record
+) -> None:
+    if number and not full:
+        pytest.skip("one of each length is enough for CI")
+    names = random.Random(seed + number).choice(sequences(length))
+    _try(names, 72 if full else times(6), seed, record_property)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_power_cut_after_a_kill_keeps_what_came_between(
+    number: int, full: bool, seed: int, record_property: Record
+) -> None:
+    if number % 4 and not full:
+        pytest.skip("one repeated operation and one followed by another are enough for CI")
+    drawn = random.Random(seed + number)
+    # What is repeated after a kill may find its own commit there, or only its objects: nobody knows how durable they are.
+    again = ("update", "iterate", "create", "archive")
+    first, second = (again[number],) * 2 if number < len(again) else drawn.choice(sequences(2))
+    with Bench([first, second], patches=[BOOT]) as bench:
+        recording = _recorded(bench, [first])
+        explorer = Explorer(bench.start, recording)
+        kills = [state for state in explorer.states() if state.model == "kill" and not state.acknowledged]
+        for kill in drawn.sample(kills, min(len(kills), 8 if full else times(2))):
+            _after_kill(bench, explorer, recording, kill, 30 if full else times(4), drawn, record_property)
+
+
+def test_with_durability_switched_off_the_explorer_finds_many_bad_states(seed: int, record_property: Record) -> None:
+    found = 0
+    for name in ("update", "archive"):
+        with Bench([name], patches=[BOOT, "without durability"]) as bench:
+            explorer = Explorer(bench.start, _recorded(bench, [name]))
+            # The operation is over: what it acknowledged must be there, whatever the cut takes.
+            chosen = [state for state in explorer.states() if state.acknowledged]
+            chosen = _distinct(explorer, draw(chosen, 60, seed))[:16]
+            found += sum(bool(wrong) for _, wrong in judged(bench, explorer, chosen, bench.expected))
+    record_property("figures", f"power cut, durability switched off: {found} bad states found")
+    assert found >= 10
+
+
+def _try(names: Sequence[str], most: int, seed: int, record_property: Record) -> None:
+    with Bench(names, patches=[BOOT]) as bench:
+        explorer = Explorer(bench.start, _recorded(bench, names))
+        states = list(explorer.states())
+        chosen = _drawn(explorer, states, most, seed)
+        wrong = [
+            f"{state.model}, after call {state.time} ({_text(explorer, state)}), {state.words}: {words}"
+            for state, verdict in judged(bench, explorer, chosen, bench.expected)
+            for words in verdict
+        ]
+    record_property(
+        "figures",
+        f"power cut, {' + '.join(names)}: {len(chosen)} states drawn from {len(states)}, {len(wrong)} wrong",
+    )
+    assert wrong == []
+
+
+def _after_kill(
+    bench: Bench, explorer: Explorer, recording: Recording, kill: State, most: int, drawn: random.Random,
+    record_property: Record,
+) -> None:  # fmt: skip
+    """The first operation killed, the second one done and acknowledged on what it left, then the power cut."""
+    first, second = bench.names
+    killed = bench.scratch / "killed"
+    explorer.materialise(kill, killed)
+    happened = len(bench.judges.call("faults.invariants:count_commits", root=str(killed), start=str(bench.start))) > 0
+    if happened and first == second and first not in REPEATABLE:
+        bench.drop(killed)
+        return
+    later = _recorded(bench, [second], killed)
+    stages: list[tuple[int, list[list[str]]]] = [(0, [])]
+    stages += [(0, [[first]]), (1, [[first], [second]])] if happened else [(1, [[second]])]
+    bench.drop(killed)
+    both = Explorer(bench.start, Recording(recording.calls[: kill.time]) + later)
+    states = [state for state in both.states() if state.time > kill.time]
+    chosen = _drawn(both, states, most, drawn.randrange(1_000_000))
+    wrong = [
+        f"{first} killed at call {kill.time} ({_text(explorer, kill)}), then {second}, {state.model}, after call "
+        f"{state.time} ({_text(both, state)}), {state.words}: {words}"
+        for state, verdict in judged(bench, both, chosen, bench.expect(stages))
+        for words in verdict
+    ]
+    record_property("figures", f"power cut, {first} killed + {second}: {len(chosen)} states, {len(wrong)} wrong")
+    assert wrong == []
+
+
+def _recorded(bench: Bench, names: Sequence[str], source: Any = None) -> Recording:
+    root = bench.fresh(source)
+    recording = record(bench.victims, PERFORM, bench.arguments(root, names), root, bench.scratch / "log")
+    bench.drop(root)
+    assert recording.ended is not None
+    assert isinstance(recording.ended.answer, dict)
+    assert recording.ended.answer["acknowledged"] == len(names), recording.ended
+    return recording
+
+
+def _distinct(explorer: Explorer, states: Sequence[State]) -> list[State]:
+    """One of each that are the same files."""
+    return list({explorer.digest(state): state for state in states}.values())
+
+
+def _drawn(explorer: Explorer, states: Sequence[State], most: int, seed: int) -> list[State]:
+    """Some of them, no two alike: of each model, half of them from the end, when all is acknowledged."""
+    done = max(state.acknowledged for state in states)
+    chosen: list[State] = []
+    for model in ("kill", "ordered", "posix"):
+        for last in (False, True):
+            group = [state for state in states if state.model == model and (state.acknowledged == done) == last]
+            chosen += draw(_distinct(explorer, draw(group, most, seed)), max(1, most // 6), seed)
+    return _distinct(explorer, chosen)
+
+
+def _text(explorer: Explorer, state: State) -> str:
+    return explorer.calls[state.time - 1].text if state.time else "nothing"
