@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import gitstate
-from gitstate import errors, records
+from gitstate import encoding, errors
 from gitstate.cli import EXIT_CODES
 from gitstate.operation import KINDS, Operation, to_message
 
@@ -301,7 +301,7 @@ def samples() -> list[bytes]:
 
 @pytest.mark.parametrize("sample", samples())
 def test_a_sample_is_encoded_as_files_are(sample: bytes) -> None:
-    assert records.encode(records.decode(sample)) == sample
+    assert encoding.encode(encoding.decode(sample)) == sample
 
 
 def shape(value: Any) -> Any:
