@@ -193,6 +193,12 @@ class Explorer:
         self._enter(time, other, new, inode, call)
         self._enter(time, above, name, None, call)
 
+    def _exchange(self, time: int, call: Call) -> None:
+        (above, name), (other, new) = self._parent(call.place), self._parent(call.target)
+        one, two = above.entries[name], other.entries[new]
+        self._enter(time, other, new, one, call)
+        self._enter(time, above, name, two, call)
+
     def _link(self, time: int, call: Call) -> None:
         (above, name), (other, new) = self._parent(call.place), self._parent(call.target)
         self._enter(time, other, new, above.entries[name], call)

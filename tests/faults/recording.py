@@ -35,7 +35,7 @@ ROOT = Place(None, "")
 class Call:
     """One call. ``handle`` is an open file, numbered anew for each opening."""
 
-    name: str  # open write truncate rename link unlink mkdir rmdir symlink sync fail_to_sync sync_all acknowledge
+    name: str  # open write truncate rename exchange link unlink mkdir rmdir symlink sync fail_to_sync sync_all acknowledge
     handle: int = -1
     place: Place = ROOT
     target: Place = ROOT
@@ -178,7 +178,11 @@ class _Reader:
     # --- names ---
 
     def _renameat(self, words: list[str], result: int, text: str) -> Call | None:
-        return self._two("rename", self._place(words[0], words[1]), self._place(words[2], words[3]), text)
+        flags = words[4] if len(words) > 4 else "0"
+        if flags not in ("0", "RENAME_EXCHANGE"):
+            raise AssertionError(f"not modelled: {text}")
+        name = "rename" if flags == "0" else "exchange"
+        return self._two(name, self._place(words[0], words[1]), self._place(words[2], words[3]), text)
 
     def _rename(self, words: list[str], result: int, text: str) -> Call | None:
         return self._two("rename", self._place("AT_FDCWD", words[0]), self._place("AT_FDCWD", words[1]), text)
