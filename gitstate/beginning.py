@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gitstate import layout, process
 from gitstate.clock import Clock
-from gitstate.durable import Directory
+from gitstate.durable import Directory, sync_directory
 from gitstate.errors import CorruptStateError, RefusedError, StorageError
 from gitstate.operation import Operation
 from gitstate.projection import Projection
@@ -91,6 +91,8 @@ class Beginning:
     def _create(self) -> bool:
         self._settle_in()
         creation.sweep(self.directory)
+        for above in (self.base.parent.parent, self.base.parent):  # whoever made these may have been killed right after
+            sync_directory(above)
         seen = self.projection.survey()
         contents = {path: raw for path, raw in seen.items() if isinstance(raw, bytes)}
         states = [place for place in map(layout.place_of, contents) if place is not None]

@@ -70,6 +70,22 @@ def _exchanged(parent: int, name: str, other: int, target: str) -> bool:
     return call is not None and call(parent, os.fsencode(name), other, os.fsencode(target), _RENAME_EXCHANGE) == 0
 
 
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable, wherever it lies.
+
+    Raises:
+        StorageError: it cannot be opened, or the sync fails.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _storage(str(path), error) from None
+
+
 class Directory:
     """One directory and what is below it. ``aside`` is where files are prepared; it must be on the same file system."""
 

@@ -24,7 +24,7 @@ import pytest
 from clocks import FakeClock
 from conftest import assert_sound, git
 from faults import strace
-from faults.bench import draw, seed, times
+from faults.bench import draw, times
 from templates import copy, template
 
 import gitstate
@@ -244,6 +244,7 @@ def test_a_symlink_swapped_in_during_an_operation_leads_nowhere(
     operation: str,
     name: str,
     full: bool,
+    seed: int,
     record_property: Callable[[str, object], None],
 ) -> None:
     counted, _ = copy(original, tmp_path / "counted")
@@ -251,7 +252,7 @@ def test_a_symlink_swapped_in_during_an_operation_leads_nowhere(
         OPERATIONS[operation](counted)
     looks = list(range(1, taken[0] + 1))
     wrong = []
-    chosen = looks if full else draw(looks, times(1), seed())
+    chosen = looks if full else draw(looks, times(1), seed)
     for look in chosen:
         project, outside = tmp_path / f"project-{look}", tmp_path / f"outside-{look}"
         (tmp_path / f"hidden-{look}").mkdir()
