@@ -262,6 +262,8 @@ class Directory:
                 os.rename(last, new, src_dir_fd=parent, dst_dir_fd=other)
                 if durable:
                     fsync(other)
+                    if name.rpartition("/")[0] != target.rpartition("/")[0]:
+                        fsync(parent)
         except OSError as error:
             raise _storage(target, error) from None
 

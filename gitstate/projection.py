@@ -153,13 +153,15 @@ class Projection:
     def move_directory(self, source: str, target: str) -> None:
         """Rename a directory, or merge it into one that is there, never overwriting: what collides stays behind."""
         if not self.directory.is_directory(target):
-            self.directory.make(target.rpartition("/")[0])
-            self.directory.move(source, target)
+            # Durable, before anything is written into it: a state that lies in the archive and is no version of the
+            # archive's would, after a power cut, look like a loop that the original has put away.
+            self.directory.make(target.rpartition("/")[0], durable=True)
+            self.directory.move(source, target, durable=True)
             return
         for name in self.directory.names(source):
             inner, there = f"{source}/{name}", self.directory.status(f"{target}/{name}")
             if there is None:
-                self.directory.move(inner, f"{target}/{name}")
+                self.directory.move(inner, f"{target}/{name}", durable=True)
             elif stat.S_ISDIR(there.st_mode) and self.directory.is_directory(inner):
                 self.move_directory(inner, f"{target}/{name}")
             elif self.found(inner) == self.found(f"{target}/{name}"):
@@ -234,7 +236,7 @@ class Projection:
         for name in ARTIFACTS:
             if self.directory.is_directory(name):
                 self.move_directory(name, f"{place.directory}/{name}")
-        self.directory.move(layout.LEGACY, kept)
+        self.directory.move(layout.LEGACY, kept, durable=True)
         return True
 
     # --- the note ---
