@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gitstate.encoding import Record, encode, parse
-from gitstate.fields import STAMP, difference, merge_registry, merge_state, same
+from gitstate.fields import STAMP, Merge, difference, merge_registry, merge_state, same
 from gitstate.layout import REGISTRY
 from gitstate.records import describe_damage, read_record, revision_of, stamped
 
@@ -74,8 +74,7 @@ def _parsed(version: bytes) -> Record | None:
 
 
 def _merged(path: str, found: bytes, edit: Record, head: Record, past: Past) -> Verdict:
-    base = base_of(edit, head, past)
-    merge = (merge_registry if path == REGISTRY else merge_state)(base, edit, head)
+    base, merge = _merge(path, edit, head, past)
     # An edit that lost the stamp is written anew: taken as it is, it would have the revisions begin again.
     if base is head and revision_of(edit) == revision_of(head) and _alike(merge.record, edit):
         return Verdict("edit", raw=found, verbatim=True)
@@ -84,19 +83,34 @@ def _merged(path: str, found: bytes, edit: Record, head: Record, past: Past) -> 
     return Verdict("edit", raw=encode(stamped(merge.record, head)), replaced=merge.replaced)
 
 
-def base_of(edit: Record, head: Record, past: Past) -> Record:
-    """The version that *edit* was made from: the newest with its stamp, or the head's where it carries none."""
-    mine = revision_of(edit)
-    if mine is None or mine == revision_of(head):
-        return head
+def _merge(path: str, edit: Record, head: Record, past: Past) -> tuple[Record, Merge]:
+    """The version that *edit* was made from, and what comes of it: where it may be one of several, the newest of those
+    from which it takes back the least."""
+    tried: list[tuple[Record, Merge]] = []
+    for base in bases_of(edit, head, past):
+        tried.append((base, (merge_registry if path == REGISTRY else merge_state)(base, edit, head)))
+        if not tried[-1][1].replaced:
+            break
+    return min(tried, key=lambda one: len(one[1].replaced))
+
+
+def bases_of(edit: Record, head: Record, past: Past) -> Iterator[Record]:
+    """The versions that *edit* may have been made from, newest first: all with its stamp, or without one if it has none;
+    else the head's."""
+    mine, known = revision_of(edit), False
+    if mine == revision_of(head):
+        yield head
+        return
     for version in past:
         value = _parsed(version)
         stamp = None if value is None else revision_of(value)
         if value is not None and stamp == mine:
-            return value
-        if (stamp or 0) < mine:
+            known = True
+            yield value
+        if (stamp or 0) < (mine or 0):
             break
-    return head
+    if not known:
+        yield head
 
 
 def _alike(one: Record, other: Record) -> bool:

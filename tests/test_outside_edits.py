@@ -284,7 +284,30 @@ def test_the_original_s_registry_of_a_moment_ago_does_not_take_back_what_gitstat
     assert registry_now["total_completed"] == 2
 
 
-def test_an_edit_without_any_stamp_is_taken_to_be_made_from_the_head(state: State) -> None:
+def test_an_edit_without_a_stamp_is_made_from_the_newest_version_without_one(state: State, original: Original) -> None:
+    original.create_loop("theirs")
+    reconcile(state)
+    read = original.read(original.state_path("theirs"))  # the original reads, and is slow
+    state.update_loop("theirs", {"currentIteration": 5})
+    original.replace(original.state_path("theirs"), {**read, "accumulatedLearnings": "by the original"})
+    reconcile(state)
+    found = state.get_loop("theirs")
+    assert (found["currentIteration"], found["accumulatedLearnings"]) == (5, "by the original")
+    assert body(state) == []
+
+
+def test_what_an_edit_without_a_stamp_replaces_is_named(state: State, original: Original) -> None:
+    original.create_loop("theirs")
+    reconcile(state)
+    read = original.read(original.state_path("theirs"))
+    state.update_loop("theirs", {"accumulatedLearnings": "by gitstate"})
+    original.replace(original.state_path("theirs"), {**read, "accumulatedLearnings": "by the original"})
+    reconcile(state)
+    assert state.get_loop("theirs")["accumulatedLearnings"] == "by the original"
+    assert body(state) == ["replaced what gitstate had: theirs/accumulatedLearnings"]
+
+
+def test_an_edit_that_dropped_the_stamp_of_every_version_is_taken_to_be_made_from_the_head(state: State) -> None:
     edit(path_of(state), lambda found: (found.pop("gitstate"), found.update(note="by hand")))
     assert reconcile(state) == ADOPT_ONE
     assert state.get_loop("one")["note"] == "by hand"  # type: ignore[typeddict-item]
@@ -297,6 +320,29 @@ def test_the_revision_goes_on_growing_after_an_edit_that_dropped_it(state: State
     reconcile(state)
     state.update_loop("one", {"note": "x"})
     assert state.get_loop("one")["gitstate"]["revision"] > before
+
+
+def test_an_edit_made_before_an_adoption_takes_back_nothing_that_gitstate_changed_after_it(
+    state: State, original: Original
+) -> None:
+    read = original.read(path_of(state))  # one process of the original reads, and is slow
+    original.update_loop("one", note="by the other")
+    state.update_loop("one", {"note": "by gitstate"})
+    original.replace(path_of(state), {**read, "currentIteration": 5})
+    reconcile(state)
+    found = state.get_loop("one")
+    assert (found["currentIteration"], found["note"]) == (5, "by gitstate")  # type: ignore[typeddict-item]
+    assert body(state) == []
+
+
+def test_a_value_that_an_edit_sets_back_is_taken(state: State, original: Original) -> None:
+    original.update_loop("one", status="running")
+    reconcile(state)
+    read = original.read(path_of(state))
+    state.update_loop("one", {"currentIteration": 5})
+    original.replace(path_of(state), {**read, "status": "paused"})  # as it was before, under the same number
+    reconcile(state)
+    assert state.get_loop("one")["status"] == "paused"
 
 
 # --- the registry ----------------------------------------------------------------------------------------------------
