@@ -106,6 +106,7 @@ class Beginning:
             host=process.hostname(),
             pid=os.getpid(),
         )
+        self.projection.make_durable(contents)
         now = self.clock.now()
         if not contents:
             contents = {

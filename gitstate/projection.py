@@ -1,7 +1,12 @@
-"""The projection: what the head says, written out as files. It needs no fsync, since history recovers it."""
+"""The projection: what the head says, written out as files.
+
+It needs no fsync, since history recovers it; but what history learned from a
+file, and what replaces a file that history did not expect, is made durable.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import secrets
 import stat
@@ -121,7 +126,7 @@ class Projection:
             if path in unlike:
                 continue
             try:
-                if not self._write(path, after.read(path), self._expected(path, before, seen)):
+                if not self._write(path, after.read(path), before, seen):
                     unlike.add(path)
             except GitStateError as error:
                 problems.append(error.message)
@@ -168,12 +173,14 @@ class Projection:
                 self.directory.discard(inner)
         self.directory.remove_empty(source)
 
-    def _write(self, path: str, wanted: bytes | None, expected: list[Found]) -> bool:
+    def _write(self, path: str, wanted: bytes | None, before: Tree, seen: Mapping[str, Found]) -> bool:
         """Replace one file unless it was edited meanwhile; whether it is as wanted now."""
         present = self.found(path)
         if present == wanted:
             return True
-        if present not in expected:
+        place = layout.place_of(path)  # after a move, what was at the other place may be here
+        held = {name: before.read(name) for name in ([path] if place is None else [path, place.other.path])}
+        if present is not None and present not in [seen.get(name, raw) for name, raw in held.items()]:
             return False
         if wanted is None:
             self.directory.discard(path)
@@ -182,15 +189,20 @@ class Projection:
         above = path.rpartition("/")[0]
         if above and not self.directory.is_directory(above):
             self.directory.make(above)
-        self.directory.write(path, wanted, durable=False)
+        # Anything but the head's own version is replaced for good: coming back in a power cut, after the same field was
+        # changed once more, it would be taken for a fresh edit.
+        self.directory.write(path, wanted, durable=present is not None and present not in held.values())
         return True
 
-    @staticmethod
-    def _expected(path: str, before: Tree, seen: Mapping[str, Found]) -> list[Found]:
-        """What may be replaced: nothing, what was there before, or, after a move, what was at the other place."""
-        place = layout.place_of(path)
-        paths = [path] if place is None else [path, place.other.path]
-        return [None, *(seen[name] if name in seen else before.read(name) for name in paths)]
+    def make_durable(self, paths: Iterable[str]) -> None:
+        """Make files durable as they stand, so that a power cut cannot bring back what was there before them."""
+        for path in sorted(paths):
+            try:
+                if isinstance(self.found(path), bytes):
+                    self.directory.sync_file(path)
+            except StorageError as error:
+                if error.facts.get("errno") != errno.ENOENT:  # moved away meanwhile: somebody edits on
+                    raise
 
     def _remove_if_empty(self, path: str) -> None:
         place = layout.place_of(path)

@@ -278,6 +278,8 @@ class Writer:
         with self.keeper.guard.hold(self._patience):  # it may move what stands there, so it is only for the holder
             self.keeper.prove(lease)
             kept = self._quarantined(step)
+        if step.operation.kind == "adopt":
+            self.projection.make_durable(step.paths & step.seen.keys())
         now = self.clock.now()
         after = settle(step.snapshot, now, owner=self.actor, whole=True)
         operation = self._signed(step.operation, lease, None)
