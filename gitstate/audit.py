@@ -12,7 +12,7 @@ from gitstate import layout
 from gitstate.durable import kind_of
 from gitstate.errors import CorruptStateError
 from gitstate.results import Finding
-from gitstate.store import creation
+from gitstate.store import inspection
 from gitstate.store.objects import ObjectDamagedError
 from gitstate.store.packs import PACKS, damage_of_pack, pack_names
 from gitstate.store.refs import PACKED_REFS, RefDamagedError
@@ -71,15 +71,15 @@ class Audit:
     def places(self) -> Iterator[Finding]:
         """Files and directories of the repository that are something else, and the configuration."""
         directory = self.revisions.refs.directory
-        for path, mode in creation.in_the_way(directory):
+        for path, mode in inspection.in_the_way(directory):
             yield Finding(
                 "in_the_way", "warning", f"{path} is {kind_of(mode)}, which gitstate does not use", path=path,
                 hint="gitstate repair",
             )  # fmt: skip
-        damage = creation.damage_of_config(directory)
+        damage = inspection.damage_of_config(directory)
         if damage is not None:
             yield Finding(
-                "config_damaged", "warning", f"config: {damage}", path=creation.CONFIG, hint="gitstate repair"
+                "config_damaged", "warning", f"config: {damage}", path=inspection.CONFIG, hint="gitstate repair"
             )
 
     # --- refs ---

@@ -15,7 +15,7 @@ from gitstate.operation import Operation
 from gitstate.projection import Projection
 from gitstate.settling import settle
 from gitstate.snapshot import Nothing, Snapshot
-from gitstate.store import creation, surroundings
+from gitstate.store import creation, inspection, surroundings
 from gitstate.store.revisions import Revisions
 
 
@@ -38,7 +38,7 @@ class Beginning:
         """
         with suppress(FileExistsError):
             self._make_state_directory()
-        state = creation.inspect(self.directory)
+        state = inspection.inspect(self.directory)
         if state == "clone":
             if not complete:
                 raise RefusedError(
@@ -77,9 +77,9 @@ class Beginning:
         try:
             *_, oldest = self.revisions.walk(self.revisions.head())
         except CorruptStateError as error:
-            raise creation.unsafe(f"its history cannot be read: {error.message}") from None
+            raise inspection.unsafe(f"its history cannot be read: {error.message}") from None
         if oldest.operation is None or oldest.operation.kind != "init":
-            raise creation.unsafe("its history does not begin with gitstate's first commit")
+            raise inspection.unsafe("its history does not begin with gitstate's first commit")
 
     def _settle_in(self) -> None:
         """Make sure that the project's repository, if there is one, neither tracks nor shows the state directory."""

@@ -20,7 +20,7 @@ from gitstate.projection import Projection
 from gitstate.records import valid_record
 from gitstate.registry import derived_fields
 from gitstate.results import Finding
-from gitstate.store import creation
+from gitstate.store import inspection
 from gitstate.store.index import INDEX, index_differs
 from gitstate.store.objects import ObjectDamagedError
 from gitstate.store.revisions import CommitTree, Revision, Revisions
@@ -50,7 +50,7 @@ class Checker:
         *newest* limits how many commits are looked at; *full* adds every object, pack and ref, and every file of every
         commit.
         """
-        state = creation.inspect(self.projection.directory)
+        state = inspection.inspect(self.projection.directory)
         if state == "none":
             yield Finding(
                 "not_adopted", "note", "there is no history yet: the first mutation begins it", hint="gitstate init"

@@ -9,12 +9,11 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from gitstate import layout
 from gitstate.audit import Progress
 from gitstate.clock import Clock
-from gitstate.durable import Directory
+from gitstate.durable import Directory, size_of
 from gitstate.errors import CorruptStateError, GitStateError, RefusedError, StorageError
 from gitstate.guard import Guard
 from gitstate.results import Finding, LeaseInfo, Liveness
@@ -251,13 +250,3 @@ class Doctor:
 
     def _quoted(self, name: str = "") -> str:
         return shlex.quote(str(self.directory.path / name))
-
-
-def size_of(directory: Path) -> int:
-    """Bytes of all files below; symlinks count as what they are."""
-    total = 0
-    for above, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(OSError):  # removed meanwhile
-                total += os.lstat(os.path.join(above, name)).st_size
-    return total

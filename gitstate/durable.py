@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import sys
 import threading
@@ -195,7 +194,7 @@ class Directory:
 
     def prepare(self, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> str:
         """A file with *raw* in the aside directory; its name. Whoever prepares it puts it in place or removes it."""
-        name = f"{self.aside}/{os.getpid()}-{secrets.token_hex(6)}"
+        name = f"{self.aside}/{os.getpid()}-{os.urandom(6).hex()}"
         try:
             with self._parent(name) as (parent, last):
                 descriptor = os.open(last, _CREATE, mode, dir_fd=parent)
@@ -283,7 +282,7 @@ class Directory:
 
     def symlink(self, points_to: str, name: str) -> None:
         """A symlink put in place as a whole."""
-        prepared = f"{self.aside}/{os.getpid()}-{secrets.token_hex(6)}"
+        prepared = f"{self.aside}/{os.getpid()}-{os.urandom(6).hex()}"
         try:
             with self._parent(prepared) as (parent, last):
                 os.symlink(points_to, last, dir_fd=parent)
@@ -466,6 +465,16 @@ def kind_of(mode: int) -> str:
         if test(mode):
             return word
     return "a device"
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of all files below; symlinks count as what they are."""
+    total = 0
+    for above, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):  # removed meanwhile
+                total += os.lstat(os.path.join(above, name)).st_size
+    return total
 
 
 def _words(error: OSError) -> str:

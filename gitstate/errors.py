@@ -184,6 +184,16 @@ class UnknownStatusWarning(GitStateWarning):
     """A session state carries a status that gitstate would not write."""
 
 
+def logged(words: str) -> None:
+    """Tell the logger ``gitstate``, and nobody if nobody listens."""
+    import logging  # whatever calls this is rare
+
+    logger = logging.getLogger("gitstate")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())  # without one, logging itself would print
+    logger.warning(words)
+
+
 def warn(words: str, category: type[GitStateWarning]) -> None:
     """A warning that points at the line which called into this package, however many calls lie between."""
     frame, level = sys._getframe(1), 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gitstate.encoding import Json, Record, encodes_alike, escape_pointer
 from gitstate.errors import InvalidRecordError
-from gitstate.results import FieldChange
+
+if TYPE_CHECKING:
+    from gitstate.results import FieldChange
 
 # What gitstate keeps for itself in a record: nobody's field, so no difference of it is shown, merged or undone.
 STAMP = "gitstate"
@@ -19,6 +21,8 @@ def difference(
 
     The revision stamp is left out. With *into_lists* off a list is one field.
     """
+    from gitstate.results import FieldChange  # reading needs none
+
     found: list[FieldChange] = []
 
     def compare(path: str, old: Json, new: Json) -> None:

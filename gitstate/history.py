@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gitstate import layout
 from gitstate.encoding import Record
@@ -15,7 +15,9 @@ from gitstate.fields import difference
 from gitstate.operation import as_change
 from gitstate.results import Change, Checkpoint, FieldChange
 from gitstate.snapshot import Nothing, Snapshot, difference_between
-from gitstate.store.revisions import Revision, Revisions
+
+if TYPE_CHECKING:
+    from gitstate.store.revisions import Revision, Revisions
 
 
 def snapshot_at(revisions: Revisions, revision: str | None) -> Snapshot:

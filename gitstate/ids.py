@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 
 from gitstate.errors import InvalidLoopIdError, shown
 
@@ -21,6 +20,8 @@ def generate_loop_id(task: str) -> str:
     and ``loop`` when nothing is left. Ids are random: unlikely, not certain,
     to be unused, so ``create_loop`` draws again when one is taken.
     """
+    import secrets  # reading draws no ids
+
     slug = re.sub(r"[^a-z0-9]+", "-", task.lower()).strip("-")[:30].rstrip("-")
     return f"ralph-{slug or 'loop'}-{secrets.token_hex(4)}"
 

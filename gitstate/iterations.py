@@ -10,8 +10,9 @@ from gitstate.encoding import Json, Record
 from gitstate.errors import InvalidInputError, InvalidRecordError, RefusedError, shown
 from gitstate.fields import same
 from gitstate.loops import Outcome, describe
-from gitstate.operation import Operation, one_line
+from gitstate.operation import Operation
 from gitstate.snapshot import Snapshot
+from gitstate.text import one_line
 
 
 def check_record(record: Record) -> Record:

@@ -7,8 +7,9 @@ them. Times and derived fields are set where the snapshot is settled.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, cast
 
 from gitstate import requests
@@ -16,11 +17,12 @@ from gitstate.encoding import Json, Record
 from gitstate.errors import LoopExistsError, LoopLimitError, RefusedError
 from gitstate.fields import difference
 from gitstate.layout import ARCHIVE
-from gitstate.operation import Operation, one_line
-from gitstate.records import ENDED, STATE_VERSION, ProcessRecord
+from gitstate.operation import Operation
+from gitstate.records import ENDED, STATE_VERSION, ProcessRecord, process_of
 from gitstate.registry import limit_of
-from gitstate.results import Liveness
+from gitstate.results import Change, Liveness
 from gitstate.snapshot import Snapshot
+from gitstate.text import one_line
 
 
 class Outcome(NamedTuple):
@@ -28,6 +30,24 @@ class Outcome(NamedTuple):
 
     snapshot: Snapshot
     operation: Operation
+
+
+class Done(NamedTuple):
+    """What a mutation led to: the snapshot that stands, the operation, and its change (``None``: nothing had to change)."""
+
+    snapshot: Snapshot
+    operation: Operation
+    change: Change | None
+
+    @property
+    def required(self) -> Change:
+        """The change of an operation that never leaves things as they were."""
+        if self.change is None:
+            raise AssertionError(f"{self.operation.kind} changed nothing")
+        return self.change
+
+
+Apply = Callable[[Snapshot, datetime], Outcome]
 
 
 def calculate_communication_paths(n: int) -> int:
@@ -100,15 +120,6 @@ def with_process(state: Record, process: ProcessRecord | None) -> Record:
         kept["process"] = cast("Json", dict(process))
     without = {key: item for key, item in state.items() if key != "gitstate"}
     return {**without, "gitstate": kept} if kept else without
-
-
-def process_of(state: Record) -> ProcessRecord | None:
-    """The recorded identity of a loop's process; it counts only while its pid is the ``currentPid``."""
-    stamp = state.get("gitstate")
-    process = stamp.get("process") if isinstance(stamp, dict) else None
-    if isinstance(process, dict) and process.get("pid") == state.get("currentPid"):
-        return cast("ProcessRecord", process)
-    return None
 
 
 def create(snapshot: Snapshot, new: NewLoop, *, force: bool, dead: Iterable[str] = ()) -> Outcome:

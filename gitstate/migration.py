@@ -6,10 +6,11 @@ from gitstate.encoding import Record, decode
 from gitstate.errors import InvalidRecordError
 from gitstate.layout import ARCHIVE, LOOPS, state_path
 from gitstate.loops import Outcome
-from gitstate.operation import Operation, one_line
+from gitstate.operation import Operation
 from gitstate.records import STATE_VERSION, damage_of_state, describe_damage
 from gitstate.registry import derived_fields, entry_of
 from gitstate.snapshot import Snapshot
+from gitstate.text import one_line
 
 _IDENTITY = ("sessionId", "startTime", "objective")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from gitstate import iterations, loops, process, requests
 from gitstate.clock import isoformat
@@ -17,12 +17,13 @@ from gitstate.encoding import Record
 from gitstate.errors import InvalidInputError, LoopLimitWarning, StaleRevisionError, shown, warn
 from gitstate.fields import difference
 from gitstate.ids import generate_loop_id, validate_known_id, validate_loop_id
-from gitstate.loops import Driver, NewLoop, Outcome
+from gitstate.loops import Apply, Done, Driver, NewLoop, Outcome
 from gitstate.reading import Reads, copied, crashed, liveness_of
 from gitstate.records import LoopState, ProcessRecord, Registry, RegistryEntry
 from gitstate.snapshot import Snapshot
-from gitstate.store.revisions import Revisions
-from gitstate.transaction import Apply, Done
+
+if TYPE_CHECKING:
+    from gitstate.store.revisions import Revisions
 
 Pid = int | Literal["self"] | None
 

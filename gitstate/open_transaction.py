@@ -6,19 +6,21 @@ import os
 import threading
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from gitstate import requests
 from gitstate.archival import Archival
 from gitstate.encoding import Record
 from gitstate.errors import RefusedError
-from gitstate.loops import Outcome
+from gitstate.loops import Apply, Done, Outcome
 from gitstate.operation import Operation, planned
 from gitstate.results import Change
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot, difference_between
-from gitstate.store.revisions import Revisions
-from gitstate.transaction import Apply, Done
 from gitstate.verdicts import Unreadable
+
+if TYPE_CHECKING:
+    from gitstate.store.revisions import Revisions
 
 Moment = str | datetime
 

@@ -10,9 +10,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gitstate.results import Change
+from gitstate.text import one_line
+
+if TYPE_CHECKING:
+    from gitstate.results import Change
 
 KINDS: Final = (
     "init", "create", "update", "iterate", "amend", "pid", "resume", "archive", "restore", "checkpoint", "reap",
@@ -40,15 +43,6 @@ class Operation:
     def by(self, *, generation: int, actor: str, host: str, pid: int, reason: str | None) -> Operation:
         """The same, done by somebody under a lease."""
         return replace(self, generation=generation, actor=actor, host=host, pid=pid, reason=reason)
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def one_line(text: str, limit: int | None = None) -> str:
-    """*text* on one line: control characters and lone surrogates escaped, cut at *limit* characters."""
-    line = _CONTROL.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
-    return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
 
 
 _TRAILER = re.compile(r"\AGitstate-([A-Z][A-Za-z-]*): (.*)\Z")
@@ -106,6 +100,8 @@ def as_change(
     message: str, *, revision: str, parent: str | None, time: datetime, author: str, touched: Iterable[str] = ()
 ) -> Change:
     """A commit as a change; one without our trailers counts as an adoption of the loops it *touched*."""
+    from gitstate.results import Change  # whoever only records an operation reads none back
+
     operation = from_message(message)
     if operation is None:
         return Change(
@@ -126,6 +122,8 @@ def as_change(
 
 def planned(operation: Operation, *, time: datetime, revision: str | None = None, parent: str | None = None) -> Change:
     """The change that *operation* is (or, without a revision, would be)."""
+    from gitstate.results import Change
+
     return Change(
         revision=revision,
         parent=parent,

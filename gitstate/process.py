@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,7 @@ _STOPPED = ("T", "t")
 
 def hostname() -> str:
     """This machine's name."""
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def boot_id() -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import secrets
+import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,6 @@ from gitstate.encoding import Record, decode, encode
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
-from gitstate.migration import find_migrated, read_legacy
 from gitstate.snapshot import Snapshot, Tree
 from gitstate.verdicts import Unreadable
 
@@ -81,7 +80,7 @@ class Projection:
 
     def quarantine(self, path: str, found: Found) -> str:
         """Keep damaged bytes, durably, before they are replaced; where they are now."""
-        name = f"{layout.QUARANTINE}/{path.replace('/', '_')}-{secrets.token_hex(4)}"
+        name = f"{layout.QUARANTINE}/{path.replace('/', '_')}-{os.urandom(4).hex()}"
         self.directory.make(layout.QUARANTINE, durable=True)
         if isinstance(found, bytes):
             self.directory.write(name, found)
@@ -235,6 +234,8 @@ class Projection:
 
     def _absorb_legacy(self, after: Tree) -> bool:
         """Move what belongs to a migrated loop to its directory; the state file, kept as it was, goes last."""
+        from gitstate.migration import find_migrated, read_legacy  # once in the life of a project
+
         found = self.legacy_state()
         legacy = read_legacy(found)[0] if isinstance(found, bytes) else None
         snapshot = Snapshot(after)

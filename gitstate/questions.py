@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from gitstate import history, layout, requests
+from gitstate.audit import Progress
 from gitstate.check import Checker
-from gitstate.doctor import size_of
+from gitstate.claim import find_claim
+from gitstate.durable import size_of
 from gitstate.errors import InvalidInputError
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS
-from gitstate.reading import Reads, copied, liveness_of
+from gitstate.opened import Moment, Opened
+from gitstate.reading import copied, liveness_of
 from gitstate.records import RegistryEntry
 from gitstate.registry import limit_of
 from gitstate.results import ArchivedLoop, Change, Checkpoint, FieldChange, LeaseInfo, LoopReport, OutputPaths, Overview
 from gitstate.snapshot import Snapshot
-from gitstate.store.revisions import Revisions
 
-Moment = str | datetime
 _NEWEST = 20  # commits that the cheap check looks at
 
 
-class Questions(Reads):
+class Questions(Opened):
     """What a repository answers beyond what a transaction does: it has a history, a place and surroundings."""
 
-    @property
-    @abstractmethod
-    def base_dir(self) -> Path:
-        """The state directory."""
+    def _checker(self, progress: Progress | None = None) -> Checker:
+        return Checker(self._reader.projection, self._revisions, self._clock.now(), progress)
 
-    @property
-    @abstractmethod
-    def _revisions(self) -> Revisions:
-        """History."""
-
-    @abstractmethod
-    def _is_begun(self) -> bool:
-        """Whether there is any history."""
-
-    @abstractmethod
-    def _resolve(self, name: Moment) -> str:
-        """The full id that a name or moment means."""
-
-    @abstractmethod
-    def _checker(self) -> Checker:
-        """A check of this store."""
-
-    @abstractmethod
     def lease_info(self) -> LeaseInfo | None:
-        """Who holds the lease."""
+        """Who holds the lease, what its record says, and whether its process lives; ``None`` when nobody does."""
+        moment = self._clock.monotonic()
+        claim = find_claim(self._directory, layout.LEASE_RECORD, moment)
+        return None if claim is None else claim.info(moment, self._clock.now())
 
     # --- loops ---
 

@@ -7,39 +7,44 @@ it, and history's version, with a warning, of what is missing or damaged.
 
 from __future__ import annotations
 
-import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
-from gitstate import layout, process
+from gitstate import layout
 from gitstate.clock import Clock
+from gitstate.durable import Directory
 from gitstate.encoding import Record
 from gitstate.errors import (
     AmbiguousLoopError,
+    CorruptStateError,
     DamageWarning,
     InvalidLoopIdError,
     LoopNotFoundError,
     UnknownStatusWarning,
+    logged,
     shown,
     warn,
 )
 from gitstate.ids import validate_known_id
-from gitstate.layout import ARCHIVE, LOOPS
-from gitstate.loops import process_of
+from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.projection import Projection, blob_id
-from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry
-from gitstate.results import Liveness
-from gitstate.settling import settle
-from gitstate.snapshot import Overlay, Snapshot
-from gitstate.store.revisions import Revisions
+from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry, process_of, valid_record
+from gitstate.sight import Sight
+from gitstate.snapshot import Snapshot
+from gitstate.store.inspection import CONFIG, inspect
+from gitstate.store.refs import Refs
+
+if TYPE_CHECKING:
+    from gitstate.results import Liveness
+    from gitstate.store.revisions import Revisions
 
 _TRIES = 3
-_LOG = logging.getLogger("gitstate")
-_LOG.addHandler(logging.NullHandler())  # without one, logging itself would print
+_STANDING = (f".git/{layout.BRANCH}", CONFIG)  # what says which head there is, and whose
 
 
 @dataclass
@@ -47,7 +52,7 @@ class NotedTree:
     """The files as the note says that the head has them; one that was replaced since is read from history instead."""
 
     projection: Projection
-    revisions: Revisions
+    reader: Reader
     revision: str
     blobs: dict[str, str]
 
@@ -57,7 +62,7 @@ class NotedTree:
             return None
         found = self.projection.found(path)
         if not isinstance(found, bytes) or blob_id(found) != wanted:
-            return self.revisions.objects.read(wanted, b"blob").raw
+            return self.reader.revisions.objects.read(wanted, b"blob").raw
         return found
 
     def loops(self, area: str) -> Sequence[str]:
@@ -65,7 +70,7 @@ class NotedTree:
         return sorted(place.loop_id for place in places if place is not None and place.area == area)
 
     def tags(self, loop_id: str) -> Sequence[str]:
-        return self.revisions.refs.tags(loop_id)
+        return self.reader.refs.tags(loop_id)
 
 
 @dataclass
@@ -92,27 +97,98 @@ class FilesTree:
 
 @dataclass
 class Reader:
-    """Whoever reads one state directory."""
+    """Whoever reads one state directory. ``owner`` says who would own what is found there without an entry."""
 
-    projection: Projection
-    revisions: Revisions
+    directory: Directory
     clock: Clock
-    actor: str
+    owner: Callable[[], str]
+    projection: Projection = field(init=False)
+    refs: Refs = field(init=False)
 
-    def present(self) -> Snapshot:
+    def __post_init__(self) -> None:
+        self.projection = Projection(self.directory)
+        self.refs = Refs(self.directory, self.clock)
+        self._seen: dict[str, tuple[Sight, tuple[str, ...]]] = {}
+
+    @cached_property
+    def revisions(self) -> Revisions:
+        """History. Whoever finds in the files what the head says needs nothing of it."""
+        from gitstate.store.objects import Objects
+        from gitstate.store.revisions import Revisions
+
+        return Revisions(Objects(self.directory), self.refs)
+
+    def is_begun(self) -> bool:
+        """Whether there is any history.
+
+        Raises:
+            UnsafeRepositoryError: there is one that gitstate did not make.
+        """
+        return inspect(self.directory) != "none"
+
+    def view(self) -> Snapshot:
         """What the next mutation would find, after reconciling.
 
         Raises:
             CorruptStateError: the repository itself is damaged.
         """
+        if not self.is_begun():
+            return self.unadopted()
         for _ in range(_TRIES):
-            head = self.revisions.head()
+            head = self._head()
             snapshot = self._noted(head) or self._judged(head)
-            if self.revisions.head() == head:
+            if self._head() == head:
                 return snapshot
-        return Snapshot(self.revisions.tree(self.revisions.head()))
+        return Snapshot(self.revisions.tree(self._head()))
+
+    def unadopted(self) -> Snapshot:
+        """The files as they are, without history."""
+        return Snapshot(FilesTree(self.projection))
+
+    def _head(self) -> str:
+        return self.refs.loose(layout.BRANCH) or self.revisions.head()
+
+    # --- one file ---
+
+    def state(self, loop_id: str) -> Record | None:
+        """The session state of an active loop, if its file is the head's; ``None``: that takes a closer look."""
+        path = layout.state_path(loop_id)
+        return self._untouched(path) or self._compared(path)
+
+    def registry(self) -> Record | None:
+        """The registry, if nothing that its entries depend on was touched since they were last compared."""
+        return self._untouched(REGISTRY)
+
+    def _untouched(self, path: str) -> Record | None:
+        sight, names = self._seen.get(path, (None, ()))
+        raw = sight.read(path) if sight is not None and sight.is_untouched(names) else None
+        return None if raw is None else valid_record(path, raw)
+
+    def _compared(self, path: str) -> Record | None:
+        """The record in a file that alone is compared with what the note says of it."""
+        sight = Sight(self.directory.path, (*_STANDING, path))
+        if not self.is_begun():
+            return None
+        note = self.projection.read_note()
+        if note is None or note.get("head") != self.refs.loose(layout.BRANCH):
+            return None
+        files, found = note["files"], self.projection.found(path)
+        if not isinstance(files, dict) or not isinstance(found, bytes) or blob_id(found) != files.get(path):
+            return None
+        try:
+            record = valid_record(path, found)
+        except CorruptStateError:
+            return None
+        self._seen[path] = sight, _STANDING
+        return record
+
+    # --- all files ---
 
     def _noted(self, head: str) -> Snapshot | None:
+        # Entries follow the session states of active loops, so these are watched along with the registry.
+        states = [place.path for place in self.projection.places() if place.area == LOOPS]
+        names = (*_STANDING, LOOPS, *states)
+        sight = Sight(self.directory.path, (*names, REGISTRY))
         note = self.projection.read_note()
         if note is None or note.get("head") != head:
             return None
@@ -120,29 +196,28 @@ class Reader:
         blobs = {path: str(blob) for path, blob in files.items()} if isinstance(files, dict) else {}
         if not self.projection.matches(blobs):
             return None
-        return Snapshot(NotedTree(self.projection, self.revisions, head, blobs))
+        self._seen[REGISTRY] = sight, names
+        return Snapshot(NotedTree(self.projection, self, head, blobs))
 
     def _judged(self, head: str) -> Snapshot:
         from gitstate import reconcile  # the writing floor, imported only where something is out of line
+        from gitstate.settling import settle
+        from gitstate.snapshot import Overlay
 
         seen = self.projection.survey()
-        step = reconcile.next_step(self.revisions, head, seen, owner=self.actor, now=self.clock.now())
+        step = reconcile.next_step(self.revisions, head, seen, owner=self.owner(), now=self.clock.now())
         if step is None:
             return Snapshot(self.revisions.tree(head))
         for damage in step.noticed:
             warn_of_damage(damage.describe().replace("restored from", "served from"))
         for path in step.missing:
             warn_of_damage(f"{path}: missing, served from {head[:7]}")
-        return Snapshot(Overlay(settle(step.snapshot, self.clock.now(), owner=self.actor, whole=True)))
-
-    def unadopted(self) -> Snapshot:
-        """A state directory without a repository, as it is."""
-        return Snapshot(FilesTree(self.projection))
+        return Snapshot(Overlay(settle(step.snapshot, self.clock.now(), owner=self.owner(), whole=True)))
 
 
 def warn_of_damage(words: str) -> None:
     """Say that damage was seen through."""
-    _LOG.warning(words)
+    logged(words)
     warn(words, DamageWarning)
 
 
@@ -156,6 +231,14 @@ class Reads(ABC):
     @abstractmethod
     def _view_at(self, at: str | datetime | None) -> Snapshot:
         """The view, or the snapshot of a revision."""
+
+    def _state_at_a_glance(self, loop_id: str) -> Record | None:
+        """The session state of an active loop, where that can be told at a glance; fresh."""
+        return None
+
+    def _registry_at_a_glance(self) -> Record | None:
+        """The registry, likewise."""
+        return None
 
     @abstractmethod
     def _from_tag(self, loop_id: str) -> Record | None:
@@ -175,6 +258,10 @@ class Reads(ABC):
             CorruptStateError: the revision holds something else than a session state there.
         """
         validate_known_id(loop_id)
+        seen = self._state_at_a_glance(loop_id) if at is None else None
+        if seen is not None:
+            _warn_of_status(seen, loop_id)
+            return cast("LoopState", seen)
         snapshot = self._view_at(at)
         try:
             record = snapshot.find(loop_id)[1]
@@ -197,7 +284,8 @@ class Reads(ABC):
 
     def list_active_loops(self) -> list[RegistryEntry]:
         """The registry's entries, in its order; fresh copies."""
-        return self.load_registry()["active_loops"]
+        seen = self._registry_at_a_glance()
+        return self.load_registry()["active_loops"] if seen is None else cast("Registry", seen)["active_loops"]
 
     def liveness(self, loop_id: str) -> Liveness:
         """Whether the process recorded for a loop lives, and how that is known.
@@ -277,6 +365,8 @@ def crashed(view: Snapshot) -> list[str]:
 
 def liveness_of(state: Record) -> Liveness:
     """Whether the process that a session state names lives."""
+    from gitstate import process  # what only reads files need not know of
+
     return process.liveness(state.get("currentPid"), process_of(state))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict, cast
 
 from gitstate.encoding import Json, Record, decode, parse
 from gitstate.errors import CorruptStateError, InvalidRecordError
@@ -214,3 +214,12 @@ def valid_record(path: str, raw: bytes, revision: str | None = None) -> Record:
             revision=revision,
         )
     return value
+
+
+def process_of(state: Record) -> ProcessRecord | None:
+    """The recorded identity of a loop's process; it counts only while its pid is the ``currentPid``."""
+    stamp = state.get("gitstate")
+    process = stamp.get("process") if isinstance(stamp, dict) else None
+    if isinstance(process, dict) and process.get("pid") == state.get("currentPid"):
+        return cast("ProcessRecord", process)
+    return None

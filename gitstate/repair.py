@@ -14,7 +14,7 @@ from gitstate.operation import Operation
 from gitstate.pointers import Pointers
 from gitstate.results import Finding
 from gitstate.salvage import Salvage
-from gitstate.store import creation
+from gitstate.store import inspection
 from gitstate.transaction import Writer
 
 # What is put right on the way, without a word of its own.
@@ -33,7 +33,7 @@ def repair(writer: Writer, *, dry_run: bool, progress: Progress | None = None) -
     """What is wrong, and what was done about each; with *dry_run* nothing is."""
     writer = replace(writer, auto_repair=True)  # whoever switched that off is asking for it now
     found = _check(writer, progress)
-    if dry_run or creation.inspect(writer.directory) not in ("ready", "unmarked"):
+    if dry_run or inspection.inspect(writer.directory) not in ("ready", "unmarked"):
         return found
     done = list(_mend(writer))
     if done:  # what lay behind the damage can be seen now

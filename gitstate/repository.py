@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from gitstate import history, layout, process, repair, requests
+from gitstate import history, requests
 from gitstate.audit import Progress
-from gitstate.check import Checker
-from gitstate.clock import Clock, SystemClock
-from gitstate.doctor import Doctor
-from gitstate.encoding import Record
+from gitstate.clock import Clock
 from gitstate.errors import CorruptStateError, GitStateError, InvalidInputError, shown
-from gitstate.layout import ARCHIVE, LOOPS
-from gitstate.loops import Outcome
+from gitstate.loops import Apply, Done, Outcome
 from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
 from gitstate.questions import Questions
-from gitstate.reading import Reader, liveness_of
+from gitstate.reading import liveness_of
 from gitstate.results import Change, Finding, LeaseInfo
 from gitstate.rollbacks import Rollbacks
 from gitstate.settling import settle
-from gitstate.snapshot import Snapshot
-from gitstate.store import creation
-from gitstate.store.revisions import Revisions
-from gitstate.transaction import Apply, Done, Writer
 from gitstate.verdicts import Unreadable
 
-Moment = str | datetime
-_ACTOR = re.compile(r"\A[^\x00-\x1f\x7f<>]{1,200}\Z")
+if TYPE_CHECKING:
+    from gitstate.transaction import Writer
 
 
-class StateRepository(Rollbacks, Questions):
+class StateRepository(Questions, Rollbacks):
     """The state directory of one project: reads, mutations, history and health.
 
     Making one writes nothing. Threads may share it; it is synchronous; after ``fork`` the child's copy works and holds
@@ -67,75 +56,27 @@ class StateRepository(Rollbacks, Questions):
         auto_repair: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        self._project_root = _checked_root(project_root)
-        self._actor = _checked_actor(f"user:{process.login_name()}" if actor is None else actor)
+        super().__init__(project_root, actor=actor, clock=clock)
+        self._lock_timeout = _seconds("lock_timeout", lock_timeout, least=0)
+        self._lease_seconds = _seconds("lease_seconds", lease_seconds, least=0.001)
+        self._auto_repair = auto_repair
         self._last = threading.local()
-        self._writer = Writer(
-            base=creation.state_directory(self._project_root),
-            clock=SystemClock() if clock is None else clock,
-            actor=self._actor,
-            lock_timeout=_seconds("lock_timeout", lock_timeout, least=0),
-            lease_seconds=_seconds("lease_seconds", lease_seconds, least=0.001),
-            auto_repair=auto_repair,
+
+    @cached_property
+    def _writer(self) -> Writer:
+        from gitstate.transaction import Writer  # the writing floor: whoever only reads does without it
+
+        return Writer(
+            base=self.base_dir,
+            clock=self._clock,
+            actor=self.actor,
+            lock_timeout=self._lock_timeout,
+            lease_seconds=self._lease_seconds,
+            auto_repair=self._auto_repair,
+            directory=self._directory,
+            projection=self._reader.projection,
+            revisions=self._revisions,
         )
-        self._reader = Reader(self._writer.projection, self._writer.revisions, self._writer.clock, self._actor)
-
-    # --- itself ---
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"StateRepository({str(self._project_root)!r}, actor={self._actor!r})"
-
-    def close(self) -> None:
-        """Let go of open files. Optional; may be called again."""
-        self._writer.revisions.objects.close()
-
-    @property
-    def actor(self) -> str:
-        """Who mutates."""
-        return self._actor
-
-    @property
-    def project_root(self) -> Path:
-        """The project."""
-        return self._project_root
-
-    @property
-    def base_dir(self) -> Path:
-        """The state directory."""
-        return self._writer.base
-
-    @property
-    def loops_dir(self) -> Path:
-        """Where active loops lie."""
-        return self.base_dir / LOOPS
-
-    @property
-    def archive_dir(self) -> Path:
-        """Where archived loops lie."""
-        return self.base_dir / ARCHIVE
-
-    @property
-    def shared_dir(self) -> Path:
-        """A directory for the loops' own use; never versioned."""
-        return self.base_dir / layout.SHARED
-
-    @property
-    def registry_path(self) -> Path:
-        """The registry."""
-        return self.base_dir / layout.REGISTRY
-
-    @property
-    def lock_path(self) -> Path:
-        """The lease record."""
-        return self.base_dir / layout.LEASE_RECORD
 
     @property
     def last_change(self) -> Change | None:
@@ -181,7 +122,7 @@ class StateRepository(Rollbacks, Questions):
         words = requests.reason(reason)
         self._last.change = None
         with self._writer.holding("transaction") as (lease, snapshot):
-            now = self._writer.clock.now()
+            now = self._clock.now()
             open_transaction = Transaction(self, snapshot, now)
             try:
                 yield open_transaction
@@ -193,50 +134,22 @@ class StateRepository(Rollbacks, Questions):
 
     def plan(self, function: Callable[[Transaction], object]) -> list[Change]:
         """What *function* would change, if it were given a transaction now. Nothing is locked or written."""
-        trial = Transaction(self, self._view(), self._writer.clock.now())
+        trial = Transaction(self, self._view(), self._clock.now())
         function(trial)
         trial._is_over = True
         return list(trial._planned_changes)
 
     def _planned(self, purpose: str, apply: Apply, *, dry_run: bool, reason: str | None) -> Change:
-        now = self._writer.clock.now()
+        now = self._clock.now()
         if dry_run:
             view = self._view()
             outcome = apply(view, now)
-            return plan_of(view, settle(outcome.snapshot, now, owner=self._actor), outcome.operation, now, self._actor)
+            return plan_of(view, settle(outcome.snapshot, now, owner=self.actor), outcome.operation, now, self.actor)
         done = self._mutate(purpose, apply, reason)
-        return done.change or plan_of(done.snapshot, done.snapshot, done.operation, now, self._actor)
-
-    # --- what the faces stand on ---
-
-    @property
-    def _revisions(self) -> Revisions:
-        return self._writer.revisions
-
-    def _is_begun(self) -> bool:
-        return creation.inspect(self._writer.directory) != "none"
-
-    def _view(self) -> Snapshot:
-        return self._reader.present() if self._is_begun() else self._reader.unadopted()
-
-    def _view_at(self, at: Moment | None) -> Snapshot:
-        if at is None:
-            return self._view()
-        return history.snapshot_at(self._revisions, self._resolve(at))
-
-    def _resolve(self, name: Moment) -> str:
-        if not self._is_begun():
-            raise history.no_history(name)
-        return self._revisions.resolve(name)
-
-    def _from_tag(self, loop_id: str) -> Record | None:
-        if not self._is_begun():
-            return None
-        archiving = history.archiving_of(self._revisions, self._view(), loop_id)
-        return None if archiving is None else archiving.state
+        return done.change or plan_of(done.snapshot, done.snapshot, done.operation, now, self.actor)
 
     def _legacy_state(self) -> bytes | Unreadable | None:
-        return self._writer.projection.legacy_state()
+        return self._reader.projection.legacy_state()
 
     # --- health ---
 
@@ -247,11 +160,8 @@ class StateRepository(Rollbacks, Questions):
             full: look at every object, pack and tag, not only at every commit.
             progress: called now and then with what is looked at, how much is done and how much there is (0: unknown).
         """
-        with self._writer.directory.kept_open():
+        with self._directory.kept_open():
             return list(self._checker(progress).findings(full=full))
-
-    def _checker(self, progress: Progress | None = None) -> Checker:
-        return Checker(self._writer.projection, self._revisions, self._writer.clock.now(), progress)
 
     def diagnose(self, *, progress: Progress | None = None) -> list[Finding]:
         """What surrounds the store: file system, project, dead loops, lease, clock, size. ``check`` judges the store.
@@ -261,14 +171,15 @@ class StateRepository(Rollbacks, Questions):
         Args:
             progress: called with what is looked at, and how much of it there is, twice (0: it is not counted).
         """
+        from gitstate.doctor import Doctor  # tries locks, too
+
         try:
             view = self._view()
         except CorruptStateError:  # that is for check and repair to tell of; the files say enough here
             view = self._reader.unadopted()
         states = {loop_id: view.state_or_none(loop_id) or {} for loop_id in view.loops()}
         loops = {loop_id: (str(state.get("status")), liveness_of(state)) for loop_id, state in states.items()}
-        writer = self._writer
-        doctor = Doctor(writer.directory, self._revisions, writer.clock, loops, self.lease_info(), progress)
+        doctor = Doctor(self._directory, self._revisions, self._clock, loops, self.lease_info(), progress)
         return list(doctor.findings())
 
     def repair(self, *, dry_run: bool = False, progress: Progress | None = None) -> list[Finding]:
@@ -279,8 +190,10 @@ class StateRepository(Rollbacks, Questions):
         Raises:
             LeaseTimeoutError: the lease was not to be had in time.
         """
+        from gitstate import repair  # writes
+
         before = self.revision() if self._is_readable() else None
-        with self._writer.directory.kept_open():
+        with self._directory.kept_open():
             findings = repair.repair(self._writer, dry_run=dry_run, progress=progress)
         after = self.revision() if self._is_readable() else None
         self._last.change = None if after in (None, before) else self.show(after)
@@ -292,10 +205,6 @@ class StateRepository(Rollbacks, Questions):
         except GitStateError:
             return False
 
-    def lease_info(self) -> LeaseInfo | None:
-        """Who holds the lease, what its record says, and whether its process lives; ``None`` when nobody does."""
-        return self._writer.keeper.info()
-
     def break_lease(self, *, force: bool = False) -> LeaseInfo:
         """Remove the lease record; what it said.
 
@@ -303,24 +212,6 @@ class StateRepository(Rollbacks, Questions):
             RefusedError: nobody holds the lease, or its holder lives and *force* is off.
         """
         return self._writer.keeper.break_lease(force=force, timeout=self._writer.lock_timeout)
-
-
-def _checked_root(root: str | os.PathLike[str]) -> Path:
-    try:
-        path = os.path.abspath(os.fspath(root))
-        if isinstance(path, str) and b"\0" not in os.fsencode(path):
-            return Path(path)
-    except (TypeError, UnicodeEncodeError):
-        pass
-    raise InvalidInputError(f"project_root: a path is wanted, not {shown(root)}")
-
-
-def _checked_actor(actor: object) -> str:
-    if not isinstance(actor, str) or not _ACTOR.match(actor) or not actor.strip():
-        raise InvalidInputError(
-            f"actor: one line of at most 200 characters without < and > is wanted, not {shown(actor)}"
-        )
-    return actor
 
 
 def _seconds(name: str, value: object, *, least: float) -> float:

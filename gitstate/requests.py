@@ -10,8 +10,8 @@ from typing import Final
 from gitstate.encoding import SAFE_INTEGER, Record, plain
 from gitstate.errors import InvalidInputError, InvalidRecordError, shown
 from gitstate.fields import same
-from gitstate.operation import one_line
 from gitstate.records import MAX_PID, PRIORITIES, STATUSES
+from gitstate.text import one_line
 
 PROTECTED: Final = ("loopId", "version", "startTime", "gitstate")
 _CHECKPOINT = re.compile(r"\A(?!.*\.\.)(?!.*\.lock\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?\Z")

@@ -8,11 +8,12 @@ from gitstate.encoding import Record
 from gitstate.errors import RefusedError
 from gitstate.fields import DERIVED_IN_ENTRY, apply_inverse, entries_of
 from gitstate.loops import Outcome, describe, with_process
-from gitstate.operation import Operation, one_line
+from gitstate.operation import Operation
 from gitstate.records import ProcessRecord
 from gitstate.registry import new_registry
 from gitstate.results import FieldChange
 from gitstate.snapshot import Snapshot
+from gitstate.text import one_line
 
 # What no going back touches: who the loop is, who drives it, and what gitstate keeps.
 KEPT: Final = ("loopId", "version", "startTime", "lastUpdate", "currentPid", "gitstate")

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from gitstate import archives, history, process, rewinds
 from gitstate.archival import Archival
 from gitstate.errors import InvalidInputError, RefusedError, RevisionNotFoundError
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS
-from gitstate.loops import Outcome, process_of
+from gitstate.loops import Apply, Outcome
 from gitstate.operation import Operation
 from gitstate.reading import liveness_of
+from gitstate.records import process_of
 from gitstate.results import Change
 from gitstate.snapshot import Snapshot
-from gitstate.store.revisions import Revision
-from gitstate.transaction import Apply
+
+if TYPE_CHECKING:
+    from gitstate.store.revisions import Revision
 
 Target = str | datetime
 

@@ -13,7 +13,7 @@ from gitstate import layout
 from gitstate.durable import kind_of
 from gitstate.errors import CorruptStateError
 from gitstate.results import Finding
-from gitstate.store import creation
+from gitstate.store import creation, inspection
 from gitstate.store.objects import KINDS, ObjectDamagedError, Stored, path_of
 from gitstate.store.packs import PACKS, damage_of_pack, pack_names, readable, rebuilt_index
 from gitstate.store.revisions import DIRECTORY, read_tree
@@ -53,18 +53,18 @@ class Salvage:
         """Files and directories of the repository that are something else or missing, and the configuration."""
         directory = self.writer.directory
         yield from self._clear_the_way(None)
-        damage = creation.damage_of_config(directory)
-        kept = "" if damage is None else self.keep(creation.CONFIG, remove=False)
+        damage = inspection.damage_of_config(directory)
+        kept = "" if damage is None else self.keep(inspection.CONFIG, remove=False)
         added = creation.complete(directory)
         yield from (_made_anew(path) for path in added if path == creation.EXCLUDE)
         if damage is not None:
             yield Finding(
-                "config_damaged", "warning", f"config: {damage}", path=creation.CONFIG, action=f"written anew{kept}"
+                "config_damaged", "warning", f"config: {damage}", path=inspection.CONFIG, action=f"written anew{kept}"
             )
         creation.sweep(directory)
 
     def _clear_the_way(self, only: tuple[str, ...] | None) -> Iterator[Finding]:
-        for path, mode in list(creation.in_the_way(self.writer.directory)):
+        for path, mode in list(inspection.in_the_way(self.writer.directory)):
             if only is not None and path not in only:
                 continue
             if path == layout.QUARANTINE:

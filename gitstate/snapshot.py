@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gitstate import layout
 from gitstate.encoding import Json, Record, encode, parse
@@ -13,7 +13,9 @@ from gitstate.fields import DERIVED_IN_ENTRY, difference, entries_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY, Place
 from gitstate.records import valid_record
 from gitstate.registry import new_registry
-from gitstate.results import FieldChange
+
+if TYPE_CHECKING:
+    from gitstate.results import FieldChange
 
 
 class Tree(Protocol):

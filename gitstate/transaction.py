@@ -7,16 +7,14 @@ nothing raises. See ``docs/explanation/durability.md``.
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from gitstate import layout, process, reconcile
 from gitstate.beginning import Beginning
@@ -29,43 +27,24 @@ from gitstate.errors import (
     LeaseLostError,
     RefusedError,
     StorageError,
+    logged,
     warn,
 )
 from gitstate.guard import BRIEFLY, Guard
 from gitstate.lease import Lease, LeaseKeeper
-from gitstate.loops import Outcome
+from gitstate.loops import Apply, Done, Outcome
 from gitstate.operation import Operation, planned
 from gitstate.projection import Found, Projection
-from gitstate.results import Change
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
 from gitstate.store import creation
 from gitstate.store.index import IndexLockedError, rewrite_index
-from gitstate.store.objects import Objects
-from gitstate.store.refs import BranchMovedError, Refs
+from gitstate.store.refs import BranchMovedError
 from gitstate.store.revisions import Revision, Revisions, author_of
 from gitstate.verdicts import Unreadable
 
-_LOG = logging.getLogger("gitstate")
 _STEPS = 8  # more rounds of reconciling than this mean that somebody keeps writing
 _INSIDE = threading.local()  # the state directories that this thread is mutating right now
-
-Apply = Callable[[Snapshot, datetime], Outcome]
-
-
-class Done(NamedTuple):
-    """What a mutation led to: the snapshot that stands, the operation, and its change (``None``: nothing had to change)."""
-
-    snapshot: Snapshot
-    operation: Operation
-    change: Change | None
-
-    @property
-    def required(self) -> Change:
-        """The change of an operation that never leaves things as they were."""
-        if self.change is None:
-            raise AssertionError(f"{self.operation.kind} changed nothing")
-        return self.change
 
 
 @dataclass
@@ -78,15 +57,12 @@ class Writer:
     lock_timeout: float
     lease_seconds: float
     auto_repair: bool
-    directory: Directory = field(init=False)
-    projection: Projection = field(init=False)
-    revisions: Revisions = field(init=False)
+    directory: Directory
+    projection: Projection
+    revisions: Revisions
     keeper: LeaseKeeper = field(init=False)
 
     def __post_init__(self) -> None:
-        self.directory = Directory(self.base, layout.ASIDE)
-        self.projection = Projection(self.directory)
-        self.revisions = Revisions(Objects(self.directory), Refs(self.directory, self.clock))
         self.keeper = LeaseKeeper(
             self.directory,
             guard=Guard(self.directory, layout.GUARD, self.clock),
@@ -391,14 +367,14 @@ class Writer:
                 self._give_back(lease)
         except GitStateError as error:
             self.keeper.abandon(lease)
-            _LOG.warning("the lease of generation %d is left to expire: %s", lease.generation, error)
+            logged(f"the lease of generation {lease.generation} is left to expire: {error}")
 
     def _give_back(self, lease: Lease) -> None:
         """Release under the guard that is held already. What was published stays published if this fails."""
         try:
             self.keeper.release(lease)
         except GitStateError as error:
-            _LOG.warning("the lease of generation %d is left to expire: %s", lease.generation, error)
+            logged(f"the lease of generation {lease.generation} is left to expire: {error}")
 
     def _newest_generation(self) -> int:
         try:
@@ -407,5 +383,5 @@ class Writer:
             return 0
 
     def _warn(self, words: str) -> None:
-        _LOG.warning(words)
+        logged(words)
         warn(words, DamageWarning)

@@ -37,6 +37,7 @@ BOTH: Final = "A `StateRepository` and an open `Transaction` both have these."
 # What the classes that a repository is put together from are called here; for others their own names have to do.
 FACES: Final = {
     "Reads": "Reading",
+    "Opened": "What was opened",
     "Questions": "Asking more",
     "Mutations": "Changing loops",
     "Archival": "Putting loops away",

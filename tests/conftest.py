@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import gitstate
+import gitstate.durable
+import gitstate.process
+import gitstate.store.revisions
+import gitstate.transaction
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SEED = 20261122

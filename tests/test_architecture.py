@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,19 +16,19 @@ PACKAGE = Path(gitstate.__file__).parent
 
 # A module imports from floors below, and on its own floor only from modules to its left.
 FLOORS: list[list[str]] = [
-    ["errors", "clock"],
+    ["errors", "clock", "text"],
     [
         "encoding", "ids", "layout", "records", "registry", "results", "fields", "operation", "snapshot", "settling", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",
     ],
     ["durable", "process"],
     [
-        "guard", "claim", "lease", "store", "store.packs", "store.objects", "store.refs", "store.revisions", "store.index", "store.creation",
-        "store.surroundings", "projection",
+        "guard", "claim", "lease", "store", "store.packs", "store.objects", "store.refs", "store.revisions", "store.inspection",
+        "store.index", "store.creation", "store.surroundings", "sight", "projection",
     ],
     ["beginning", "reconcile", "transaction"],
     ["history", "reading", "audit", "check", "salvage", "pointers", "repair", "doctor"],
-    ["mutations", "archival", "rollbacks", "questions", "open_transaction", "repository"],
+    ["mutations", "archival", "rollbacks", "opened", "questions", "open_transaction", "repository"],
 ]  # fmt: skip
 PURE = FLOORS[1]
 DOORS = ("__init__", "__main__", "cli")
@@ -140,16 +141,65 @@ def test_the_first_floor_is_pure(name: str) -> None:
 
 def test_the_public_names_are_a_sorted_decision() -> None:
     assert gitstate.__all__ == sorted(gitstate.__all__)
-    body = [
-        node
+    shown = {
+        alias.name
         for node in MODULES["__init__"].body
-        if not isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr)
-    ]
-    assert body == []
-    imported = {
-        alias.name for node in MODULES["__init__"].body if isinstance(node, ast.ImportFrom) for alias in node.names
-    } - {"annotations"}
-    assert imported == set(gitstate.__all__)
+        if isinstance(node, ast.If)
+        for line in node.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    at_home = [name for names in gitstate._HOMES.values() for name in names]
+    assert sorted(shown) == sorted(at_home) == gitstate.__all__
+    assert all(getattr(gitstate, name) is not None for name in gitstate.__all__)
+
+
+# --- what is imported late -------------------------------------------------------------------------------------------
+
+
+def loaded_by(words: str, project: Path) -> set[str]:
+    """The modules that a fresh interpreter has loaded after *words*, run in *project*."""
+    code = f"import sys, gitstate\nfrom pathlib import Path\n{words}\nprint(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+WRITING = {"filelock", "gitstate.guard", "gitstate.lease", "gitstate.transaction", "gitstate.reconcile"}
+
+
+def test_one_place_imports_the_writing_floor_for_those_who_write() -> None:
+    """Late, in ``StateRepository._writer``; ``repair`` and ``doctor`` are for whoever asks for them."""
+    users = {
+        name
+        for name, tree in MODULES.items()
+        for imported in imports(tree)
+        if inside(imported, set(MODULES)) == "transaction" and name not in ("repair", "salvage", "pointers")
+    }
+    assert users == {"repository"}
+    at_once = {
+        imported
+        for node in MODULES["repository"].body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for imported in imports(node)
+    }
+    assert not {f"gitstate.{name}" for name in ("transaction", "repair", "doctor", "guard", "lease")} & {
+        name.rpartition(".")[0] for name in at_once
+    }
+
+
+def test_opening_and_reading_import_no_writing_floor(state: gitstate.StateRepository) -> None:
+    state.create_loop("Fix the tests", "all tests pass", loop_id="fix", pid=None)
+    words = "state = gitstate.open('.'); state.get_loop('fix'); state.list_active_loops(); list(state.log('fix'))"
+    assert not loaded_by(words, state.project_root) & (WRITING - {"gitstate.reconcile"})
+
+
+def test_to_list_loops_takes_neither_git_nor_locks_nor_processes(state: gitstate.StateRepository) -> None:
+    state.create_loop("Fix the tests", "all tests pass", loop_id="fix", pid=None)
+    words = "from gitstate.cli import root\ntry: root.main(['list'])\nexcept SystemExit: pass"
+    found = loaded_by(words, state.project_root)
+    assert "gitstate.opened" in found
+    assert not {name.partition(".")[0] for name in found} & {"dulwich", "filelock", "psutil", "logging", "secrets"}
+    assert not found & {*WRITING, "gitstate.results", "gitstate.repository"}
 
 
 def calls_of(attribute: str) -> set[str]:

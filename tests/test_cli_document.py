@@ -18,6 +18,8 @@ import gitstate
 from gitstate import StateRepository, errors
 from gitstate.cli import EXIT_CODES, MODULES, root
 from gitstate.cli.envelope import Failure, as_json
+from gitstate.questions import Questions
+from gitstate.reading import Reads
 
 Run = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -116,7 +118,7 @@ def test_a_warning_that_comes_while_the_log_is_read_is_there_too(
         warnings.warn("late", gitstate.DamageWarning, stacklevel=1)
         yield from ()
 
-    monkeypatch.setattr(StateRepository, "log", log)
+    monkeypatch.setattr(Questions, "log", log)
     assert run("log", "--json")[1]["warnings"] == [{"code": "damage", "message": "late"}]
 
 
@@ -129,7 +131,7 @@ def test_an_internal_error_is_one_line_and_exit_9(project: Path, monkeypatch: py
     def broken(self: StateRepository) -> None:
         raise ZeroDivisionError("oh\nno")
 
-    monkeypatch.setattr(StateRepository, "list_active_loops", broken)
+    monkeypatch.setattr(Reads, "list_active_loops", broken)
     result = CliRunner().invoke(root, ["-C", str(project), "list"])
     assert result.exit_code == 9
     assert result.stdout == ""
@@ -143,7 +145,7 @@ def test_an_interrupt_is_exit_130(project: Path, monkeypatch: pytest.MonkeyPatch
     def interrupted(self: StateRepository) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(StateRepository, "list_active_loops", interrupted)
+    monkeypatch.setattr(Reads, "list_active_loops", interrupted)
     result = CliRunner().invoke(root, ["-C", str(project), "list", "--json"])
     assert (result.exit_code, json.loads(result.stdout)["error"]["code"]) == (130, "interrupted")
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gitstate import StateRepository
-from gitstate.operation import KINDS, Operation, as_change, from_message, one_line, planned, to_message
+from gitstate.operation import KINDS, Operation, as_change, from_message, planned, to_message
 from gitstate.store.revisions import author_of
+from gitstate.text import one_line
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ARCHIVE = Operation(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gitstate.cli.page import Page
-from gitstate.results import Change
+
+if TYPE_CHECKING:
+    from gitstate.results import Change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,7 +149,7 @@ def complete_loops(context: click.Context, _: click.Parameter, incomplete: str) 
     """Ids that begin with *incomplete*, with or without ``ralph-``; archived ones when no active one does."""
     from click.shell_completion import CompletionItem  # only shells need it
 
-    state = call_of(context).state
+    state = call_of(context).asked
 
     def fitting(loops: Iterable[tuple[str, str]]) -> list[CompletionItem]:
         return [

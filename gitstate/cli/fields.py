@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gitstate.cli.page import GAP, Page, cells
 from gitstate.encoding import Json, encode
 from gitstate.fields import tokens
-from gitstate.operation import one_line
-from gitstate.results import FieldChange
+from gitstate.text import one_line
+
+if TYPE_CHECKING:
+    from gitstate.results import FieldChange
 
 _SIGNS: Final = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 _LONG: Final = 60  # what is longer gets lines of its own

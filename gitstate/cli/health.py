@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from gitstate.cli import render
@@ -9,7 +11,9 @@ from gitstate.cli.answer import Answer, Outcome
 from gitstate.cli.command import Family, command
 from gitstate.cli.invocation import Invocation
 from gitstate.cli.watch import Watch
-from gitstate.results import Finding, LeaseInfo
+
+if TYPE_CHECKING:
+    from gitstate.results import Finding, LeaseInfo
 
 
 @command("check")
@@ -63,7 +67,7 @@ def lock() -> None:
 @command("show")
 def show(call: Invocation) -> Answer:
     """Show who holds the lease."""
-    info = call.state.lease_info()
+    info = call.asked.lease_info()
     return Answer(data=info, lines=render.lease(info), quiet=lambda: _holder(info))
 
 
@@ -71,7 +75,7 @@ def show(call: Invocation) -> Answer:
 @click.option("--force", is_flag=True, help="Also while the holder is alive and its lease has not expired.")
 def break_lock(call: Invocation, *, force: bool) -> Outcome:
     """Take the lease away from whoever holds it; asks."""
-    info = call.state.lease_info()
+    info = call.asked.lease_info()
     if info is not None:
         call.confirm("Break this lease?", render.lease(info), info)
         info = call.state.break_lease(force=force)

@@ -30,7 +30,7 @@ def log(
     fields: bool,
 ) -> Answer:
     """List the changes, newest first: of everything, or of one loop."""
-    changes = call.state.log(loop, limit=limit, since=begin, until=end, fields=fields)
+    changes = call.asked.log(loop, limit=limit, since=begin, until=end, fields=fields)
     return Answer(
         data=changes,
         lines=render.log(changes, fields=fields),
@@ -42,7 +42,7 @@ def log(
 @click.argument("at", metavar="[REV]", type=revision, default="HEAD")
 def show(call: Invocation, *, at: str | datetime) -> Answer:
     """Show one change field by field; the newest without REV."""
-    change = call.state.show(at)
+    change = call.asked.show(at)
     return Answer(data=change, lines=render.change(change), quiet=lambda: [change.revision or ""])
 
 
@@ -53,7 +53,7 @@ def show(call: Invocation, *, at: str | datetime) -> Answer:
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if there are differences.")
 def diff(call: Invocation, *, a: str | datetime, b: str | datetime, loop: str | None, exit_code: bool) -> Answer:
     """Show which fields differ between revisions A and B (HEAD)."""
-    changes = call.state.diff(a, b, loop_id=call.find_loop(loop) if loop is not None else None)
+    changes = call.asked.diff(a, b, loop_id=call.find_loop(loop) if loop is not None else None)
     return Answer(
         data=changes,
         lines=lambda page: field_lines(page, changes),
@@ -66,5 +66,5 @@ def diff(call: Invocation, *, a: str | datetime, b: str | datetime, loop: str | 
 @click.argument("loop", cls=Loop, absent="none")
 def checkpoints(call: Invocation, *, loop: str | None) -> Answer:
     """List the checkpoints: of everything, or of one loop."""
-    found = call.state.list_checkpoints(loop)
+    found = call.asked.list_checkpoints(loop)
     return Answer(data=found, lines=render.checkpoints(found), quiet=lambda: [item.tag for item in found])

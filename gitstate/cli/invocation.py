@@ -11,15 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import gitstate
 from gitstate.cli.page import Page
 from gitstate.errors import AmbiguousLoopError, InvalidLoopIdError, LoopNotFoundError, RefusedError, StorageError
 from gitstate.layout import STATE_DIRECTORY
-from gitstate.results import Change
 
 if TYPE_CHECKING:
     from gitstate.archival import Archival
+    from gitstate.opened import Opened
+    from gitstate.questions import Questions
     from gitstate.repository import StateRepository
+    from gitstate.results import Change
 
 T = TypeVar("T")
 
@@ -47,22 +48,44 @@ class Invocation:
     @cached_property
     def state(self) -> StateRepository:
         """The repository of the project, opened when first needed."""
-        actor = self.actor if self.actor is not None else self.environment.get(ACTOR_VARIABLE) or None
-        project = self.directory if self.directory is not None else find_project(_current_directory())
+        from gitstate.repository import StateRepository
+
         if self.lock_timeout is None:
-            return gitstate.open(project, actor=actor)
-        return gitstate.open(project, actor=actor, lock_timeout=self.lock_timeout)
+            return StateRepository(self._project, actor=self._actor)
+        return StateRepository(self._project, actor=self._actor, lock_timeout=self.lock_timeout)
+
+    @cached_property
+    def files(self) -> Opened:
+        """The same, for commands that only read what is there: it is imported in half the time."""
+        from gitstate.opened import Opened
+
+        return Opened(self._project, actor=self._actor)
+
+    @cached_property
+    def asked(self) -> Questions:
+        """The same, for commands that only ask."""
+        from gitstate.questions import Questions
+
+        return Questions(self._project, actor=self._actor)
+
+    @property
+    def _actor(self) -> str | None:
+        return self.actor if self.actor is not None else self.environment.get(ACTOR_VARIABLE) or None
+
+    @cached_property
+    def _project(self) -> Path:
+        return self.directory if self.directory is not None else find_project(_current_directory())
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def find_loop(self, text: str | None) -> str:
         """The id of the loop that *text* names; without one that of the environment, else the only active loop."""
         if text is not None:
-            return self.state.resolve_loop_id(text)
+            return self.files.resolve_loop_id(text)
         for variable in LOOP_VARIABLES:
             if self.environment.get(variable):
                 return self._loop_of(variable)
-        active = [entry["loop_id"] for entry in self.state.list_active_loops()]
+        active = [entry["loop_id"] for entry in self.files.list_active_loops()]
         if len(active) == 1:
             return active[0]
         if not active:
@@ -77,7 +100,7 @@ class Invocation:
     def _loop_of(self, variable: str) -> str:
         wanted = self.environment[variable]
         try:
-            self.state.get_loop(wanted)
+            self.files.get_loop(wanted)
         except (LoopNotFoundError, InvalidLoopIdError):
             raise LoopNotFoundError(
                 f"the environment variable {variable} names no loop: {wanted!r:.140}",

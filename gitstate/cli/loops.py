@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 
 import click
 
-from gitstate.cli import overview, render
+from gitstate.cli import render
 from gitstate.cli.answer import Answer, Outcome
 from gitstate.cli.arguments import RECORD_FILE, read_record, revision
 from gitstate.cli.command import Loop, command
@@ -101,9 +101,9 @@ def create(call: Invocation, *, mcp_config: str | None, working_dir: Path | None
 def list_loops(call: Invocation, *, archived: bool) -> Answer:
     """List the active loops."""
     if archived:
-        put_away = call.state.list_archived_loops()
+        put_away = call.asked.list_archived_loops()
         return Answer(data=put_away, lines=render.archived(put_away), quiet=lambda: [loop.loop_id for loop in put_away])
-    active = call.state.list_active_loops()
+    active = call.files.list_active_loops()
     return Answer(data=active, lines=render.entries(active), quiet=lambda: [entry["loop_id"] for entry in active])
 
 
@@ -111,10 +111,12 @@ def list_loops(call: Invocation, *, archived: bool) -> Answer:
 @click.argument("loop", cls=Loop, absent="none")
 def status(call: Invocation, *, loop: str | None) -> Answer:
     """Show what is going on: everywhere, or in one loop."""
+    from gitstate.cli import overview
+
     if loop is not None:
-        report = call.state.report(loop)
+        report = call.asked.report(loop)
         return Answer(data=report, lines=overview.loop_report(report), quiet=lambda: [loop])
-    found = call.state.status()
+    found = call.asked.status()
     return Answer(
         data=found, lines=overview.overview(found), quiet=lambda: [item.state["loopId"] for item in found.loops]
     )
@@ -125,7 +127,7 @@ def status(call: Invocation, *, loop: str | None) -> Answer:
 @click.option("--at", type=revision, metavar="REV", help="As it was then: a revision, or a time.")
 def cat(call: Invocation, *, loop: str, at: str | datetime | None) -> Answer:
     """Print a loop's session state."""
-    state = call.state.get_loop(loop, at=at)
+    state = call.files.get_loop(loop, at=at)
     return Answer(data=state, lines=lambda _: encode(state).decode().splitlines(), quiet=lambda: [loop])
 
 
@@ -142,15 +144,15 @@ def path(
     if sum(number is not None for number in (iteration, prompt, stdout, stderr)) > 1:
         raise click.UsageError("only one of --iteration, --prompt, --stdout and --stderr")
     if iteration is not None:
-        found = call.state.get_iteration_dir(loop, iteration)
+        found = call.asked.get_iteration_dir(loop, iteration)
     elif prompt is not None:
-        found = call.state.get_prompt_path(loop, prompt)
+        found = call.asked.get_prompt_path(loop, prompt)
     elif stdout is not None:
-        found = call.state.get_output_paths(loop, stdout).stdout
+        found = call.asked.get_output_paths(loop, stdout).stdout
     elif stderr is not None:
-        found = call.state.get_output_paths(loop, stderr).stderr
+        found = call.asked.get_output_paths(loop, stderr).stderr
     else:
-        found = call.state.get_loop_dir(loop)
+        found = call.asked.get_loop_dir(loop)
     return Answer(data=str(found), lines=lambda _: [str(found)], quiet=lambda: [str(found)])
 
 
@@ -164,5 +166,5 @@ def limit(call: Invocation, *, number: int | None) -> Outcome:
             lambda state: state.set_max_concurrent_loops(number, reason=call.reason),
             data=lambda registry: registry["max_concurrent_loops"],
         )
-    most = call.state.load_registry()["max_concurrent_loops"]
+    most = call.files.load_registry()["max_concurrent_loops"]
     return Outcome(data=most, change=None, lines=lambda _: [str(most)], quiet=lambda: [str(most)])

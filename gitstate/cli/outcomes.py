@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 from gitstate.cli import render
 from gitstate.cli.answer import Outcome
 from gitstate.cli.invocation import Invocation
-from gitstate.results import Change
 
 if TYPE_CHECKING:
     from gitstate.archival import Archival
+    from gitstate.results import Change
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ def changed(
 
     The data is what it returns, or what *data* makes of that; a plan's Changes stand in for those it would return.
     """
+    from gitstate.results import Change  # what only lists needs none
+
     result, changes = call.perform(mutate)
     answer: object = result if data is None else data(result)
     if isinstance(result, Change) and call.dry_run:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gitstate.cli import render
 from gitstate.cli.page import Page, cells, size
-from gitstate.operation import one_line
 from gitstate.records import RegistryEntry
-from gitstate.results import LoopReport, Overview
+from gitstate.text import one_line
+
+if TYPE_CHECKING:
+    from gitstate.results import LoopReport, Overview
 
 # Verdict, its sign, its colour.
 _SIGNS: Final = {

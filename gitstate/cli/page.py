@@ -18,7 +18,7 @@ from typing import Final, TextIO
 
 import click
 
-from gitstate.operation import one_line
+from gitstate.text import one_line
 
 GAP: Final = "  "
 # What a last column must be left with to be worth printing at all.

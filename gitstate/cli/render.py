@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gitstate.cli.fields import field_lines
 from gitstate.cli.page import Page, size
-from gitstate.operation import one_line
 from gitstate.records import RegistryEntry
-from gitstate.results import ArchivedLoop, Change, Checkpoint, Finding, LeaseInfo
+from gitstate.text import one_line
+
+if TYPE_CHECKING:
+    from gitstate.results import ArchivedLoop, Change, Checkpoint, Finding, LeaseInfo
 
 Lines = Callable[[Page], Iterable[str]]
 

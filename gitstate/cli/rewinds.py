@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,9 @@ from gitstate.cli.arguments import revision
 from gitstate.cli.command import Loop, command
 from gitstate.cli.invocation import Invocation
 from gitstate.cli.outcomes import told
-from gitstate.results import Change
+
+if TYPE_CHECKING:
+    from gitstate.results import Change
 
 
 @command("rollback", changes=True, dry_run=True)

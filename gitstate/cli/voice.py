@@ -13,7 +13,7 @@ from gitstate.cli.envelope import Failure, Notice, answer_document, error_docume
 from gitstate.cli.invocation import Invocation
 from gitstate.cli.page import Page
 from gitstate.errors import GitStateWarning
-from gitstate.operation import one_line
+from gitstate.text import one_line
 
 
 class Voice:

@@ -1,0 +1,68 @@
+"""What was seen of the files, and a cheap way to tell that none of them was touched since.
+
+As git does with its index, a file that was compared once is not compared again
+while device, inode, size, and both its times are the same. A file system's
+times move in steps, so what was touched shortly before it was looked at is
+not trusted: it may be touched again within the same step.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+_STEP = 2_000_000_000  # nanoseconds; the coarsest file systems count in two seconds
+
+Mark = tuple[int, int, int, int, int]
+
+
+def _mark(found: os.stat_result) -> Mark:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Sight:
+    """The marks of files and directories as they were at one moment; those that are missing are marked as such."""
+
+    def __init__(self, base: Path, names: Iterable[str]) -> None:
+        self._base = f"{base}/"
+        # The file system's clock is meant here, not the one that is injected.
+        before = time.time_ns() - _STEP
+        self._marks: dict[str, Mark | None] = {}
+        for name in names:
+            mark = self._look(name)
+            if mark is None or mark[4] < before:
+                self._marks[name] = mark
+
+    def _look(self, name: str) -> Mark | None:
+        try:
+            return _mark(os.lstat(self._base + name))
+        except OSError:
+            return None
+
+    def is_untouched(self, names: Iterable[str]) -> bool:
+        """Whether all of these are as they were."""
+        marks = self._marks
+        return all(name in marks and self._look(name) == marks[name] for name in names)
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file that is as it was; ``None`` of any other."""
+        mark = self._marks.get(name)
+        if mark is None:
+            return None
+        try:
+            descriptor = os.open(self._base + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            found = os.fstat(descriptor)
+            if _mark(found) != mark or not stat.S_ISREG(found.st_mode):
+                return None
+            raw = os.read(descriptor, mark[2] + 1)
+            return raw if len(raw) == mark[2] else None
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
