@@ -83,7 +83,7 @@ def log(
 
     def changes() -> Iterator[Change]:
         given = 0
-        for revision in revisions.walk(start):
+        for revision in revisions.walk(start) if loop_id is None or stop else revisions.trail(start, loop_id):
             if revision.id == stop or (limit is not None and given >= limit):
                 return
             # Committer times never run backwards, so an older one ends the search; author times may.
@@ -119,7 +119,7 @@ def steps_back(revisions: Revisions, start: str, loop_id: str | None, steps: int
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InvalidInputError(f"steps: a whole number from 1 is wanted, not {shown(steps, 40)}")
     count = 0
-    for revision in revisions.walk(start):
+    for revision in revisions.walk(start) if loop_id is None else revisions.trail(start, loop_id):
         change = change_of(revisions, revision)
         if loop_id is None or loop_id in change.loop_ids:
             count += 1
@@ -176,15 +176,13 @@ def checkpoints(revisions: Revisions, loop_id: str | None) -> list[Checkpoint]:
 
 
 def newest_of(revisions: Revisions, head: str, loop_ids: list[str]) -> dict[str, Change]:
-    """The newest change of each of these loops, found in one walk."""
-    wanted, found = set(loop_ids), dict[str, Change]()
-    for revision in revisions.walk(head):
-        if not wanted:
-            break
-        change = change_of(revisions, revision)
-        for loop_id in wanted & set(change.loop_ids):
-            found[loop_id] = change
-        wanted -= set(change.loop_ids)
+    """The newest change of each of these loops."""
+    found = dict[str, Change]()
+    for loop_id in loop_ids:
+        if loop_id not in found:
+            changes = (change_of(revisions, revision) for revision in revisions.trail(head, loop_id))
+            newest = next((change for change in changes if loop_id in change.loop_ids), None)
+            found.update({} if newest is None else {loop_id: newest})
     return found
 
 

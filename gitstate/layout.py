@@ -26,6 +26,7 @@ GENERATION = ".git/gitstate/generation"
 QUARANTINE = ".git/gitstate/quarantine"
 ASIDE = ".git/gitstate/aside"
 NOTE = ".git/gitstate/projected"
+CHANGES = ".git/gitstate/changes"
 
 BRANCH = "refs/heads/main"
 ARCHIVE_TAGS = "refs/tags/archive/"

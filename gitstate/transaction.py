@@ -88,7 +88,11 @@ class Writer:
             RefusedError: the project tracks files of the state directory; or, without *complete*, this is a clone.
         """
         beginning = Beginning(self.base, self.clock, self.actor, self.directory, self.projection, self.revisions)
-        return beginning.prepare(complete=complete)
+        made = beginning.prepare(complete=complete)
+        if complete:
+            with suppress(GitStateError):
+                self.revisions.note_all()
+        return made
 
     @contextmanager
     def holding(self, purpose: str) -> Iterator[tuple[Lease, Snapshot]]:
@@ -169,6 +173,8 @@ class Writer:
         return revision
 
     def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:
+        with suppress(GitStateError):  # it is derived, and caught up with by the next one
+            self.revisions.note(revision)
         try:
             self.revisions.refs.note_move(
                 parent.id, revision.id, author_of(operation), revision.committed, operation.subject

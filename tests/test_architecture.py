@@ -23,8 +23,8 @@ FLOORS: list[list[str]] = [
     ],
     ["durable", "process"],
     [
-        "guard", "claim", "lease", "store", "store.packs", "store.objects", "store.refs", "store.revisions", "store.inspection",
-        "store.index", "store.creation", "store.surroundings", "sight", "projection",
+        "guard", "claim", "lease", "store", "store.packs", "store.objects", "store.refs", "store.changes", "store.revisions",
+        "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "projection",
     ],
     ["beginning", "reconcile", "transaction"],
     ["history", "reading", "audit", "check", "salvage", "pointers", "repair", "doctor"],

@@ -16,6 +16,7 @@ from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFou
 from gitstate.ids import is_servable
 from gitstate.layout import BRANCH, STATE_FILE
 from gitstate.operation import Operation, from_message, to_message
+from gitstate.store.changes import Noted, last_noted, note, read_index
 from gitstate.store.objects import ObjectDamagedError, Objects, Stored, damaged
 from gitstate.store.refs import Refs
 
@@ -23,6 +24,8 @@ COMMITTER = b"gitstate <gitstate@localhost>"
 FILE, DIRECTORY = 0o100644, 0o40000
 _UNSAFE_NAMES = (b"", b".", b"..", b".git")
 _TAGS_OF_TAGS = 8
+_ASTRAY = 64  # commits that the index does not know before nothing more is expected of it
+_CATCH_UP = 256  # commits that are noted late, so that no mutation takes long
 _FAR = 10_000  # commits that are walked to see whether one came after another
 
 
@@ -188,6 +191,52 @@ class Revisions:
             yield revision
             current = revision.parent
 
+    def trail(self, start: str, loop_id: str) -> Iterator[Revision]:
+        """As :meth:`walk`, without most of those that do not concern a loop."""
+        index = read_index(self.objects.directory)
+        current: str | None = start
+        unknown = 0
+        while current is not None:
+            position = index.position(current) if index is not None and unknown < _ASTRAY else None
+            if index is not None and position is not None:
+                yield from map(self.read, index.of_loop(loop_id, position))
+                current, index = self.read(index.revision(0)).parent, None
+                continue
+            revision = self.read(current)
+            yield revision
+            current, unknown = revision.parent, unknown + 1
+
+    def note(self, made: Revision) -> None:
+        """Note a new commit in the index, with those before it that are missing there.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        self._note(made, _CATCH_UP)
+
+    def note_all(self) -> None:
+        """Note the whole of history, unless it is noted.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        index, head = read_index(self.objects.directory), self.head()
+        if index is None or index.position(head) is None or self.read(index.revision(0)).parent is not None:
+            missing = [_noted(revision) for revision in self.walk(head)]
+            note(self.objects.directory, missing[::-1], anew=True)
+
+    def _note(self, made: Revision, most: int) -> None:
+        known = last_noted(self.objects.directory)
+        missing: list[Noted] = []
+        for revision in islice(self.walk(made.id), most):
+            if revision.id == known:
+                break
+            missing.append(_noted(revision))
+        else:
+            known = None
+        if missing:
+            note(self.objects.directory, missing[::-1], anew=known is None)
+
     def versions(self, paths: Sequence[str], start: str) -> Iterator[tuple[str, str]]:
         """The versions of a file, newest first: the revision that brought each, and its blob id.
 
@@ -241,6 +290,11 @@ class Revisions:
             count = number if step[0] == "~" else min(number, 1)
             if step[0] == "^" and number > 1:
                 raise _not_found(text, "history is linear: there is no second parent")
+            index = read_index(self.objects.directory) if count > _ASTRAY else None
+            position = None if index is None else index.position(current)
+            if index is not None and position is not None:
+                noted = index.earlier(position, count)
+                current, count = (current, count) if noted is None else (noted, 0)
             for _ in range(count):
                 parent = self.read(current).parent
                 if parent is None:
@@ -252,6 +306,13 @@ class Revisions:
         if moment.tzinfo is None:
             raise InvalidInputError(f"a moment without a time zone is ambiguous: {moment.isoformat()}")
         oldest = None
+        index = read_index(self.objects.directory)
+        position = None if index is None else index.position(head)
+        if index is not None and position is not None:
+            for found in map(self.read, index.not_after(int(moment.timestamp()), position)):
+                if found.time <= moment:
+                    return found.id
+            head = index.revision(0)
         for revision in self.walk(head):
             if revision.time <= moment:
                 return revision.id
@@ -365,6 +426,12 @@ class Revisions:
         tag.tag_timezone = 0
         tag.message = (target.message.split("\n", 1)[0] + "\n").encode()
         return Stored(b"tag", tag.as_raw_string())
+
+
+def _noted(revision: Revision) -> Noted:
+    operation = revision.operation
+    loop_ids = None if operation is None else operation.loop_ids
+    return Noted(revision.id, loop_ids, int(revision.time.timestamp()))
 
 
 def author_of(operation: Operation) -> bytes:

@@ -288,7 +288,7 @@ MUTANTS = (
     ),
     Mutant(
         "any repository counts as a clone",
-        "store/creation.py",
+        "store/inspection.py",
         "        if not _is_known(directory):\n",
         "        if False:\n",
         _only(_HOSTILE, "vouched_for and empty"),
