@@ -302,7 +302,7 @@ def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[in
             found.append((ref[2].decode(), ref[1].decode(), None))
         elif peeled and found and found[-1][2] is None:
             found[-1] = (*found[-1][:2], peeled[1].decode())
-        elif not line.startswith(b"#"):
+        elif number > 1 or not line.startswith(b"# pack-refs with:"):  # git takes no other line, not even a comment
             wrong.append(number)
     if rest or not raw:
         wrong.append(len(lines) + 1)  # cut short: what looks like a name may be the beginning of one
