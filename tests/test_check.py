@@ -149,6 +149,12 @@ def packed_refs_damaged(state: State) -> None:
     overwrite(inside(state, "packed-refs"), inside(state, "packed-refs").read_bytes()[:-30])
 
 
+def packed_refs_header_damaged(state: State) -> None:
+    """git reads no refs at all then."""
+    git(state.base_dir, "pack-refs", "--all")
+    overwrite(inside(state, "packed-refs"), inside(state, "packed-refs").read_bytes().replace(b"with:", b"vith:", 1))
+
+
 def tag_damaged(state: State) -> None:
     inside(state, "refs/tags/archive/old").write_text("nonsense\n")
 
@@ -270,6 +276,7 @@ CASES = [
     Case(pack_damaged, "pack_damaged", "error", None),
     Case(ref_damaged, "ref_damaged", "error", ".git/refs/heads/mine"),
     Case(packed_refs_damaged, "ref_damaged", "error", ".git/packed-refs"),
+    Case(packed_refs_header_damaged, "ref_damaged", "error", ".git/packed-refs"),
     Case(tag_damaged, "tag_damaged", "error", ".git/refs/tags/archive/old"),
     Case(record_invalid, "record_invalid", "error", None, goes=False),
     Case(active_and_archived, "active_and_archived", "error", None, goes=False),
