@@ -373,12 +373,17 @@ def test_an_edit_is_durable_before_it_is_adopted(state: State, hardened: list[tu
 def test_what_is_adopted_when_a_repository_is_made_is_durable_first(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (project / ".aiwg/ralph-external").mkdir(parents=True)
-    (project / ".aiwg/ralph-external/registry.json").write_bytes(b'{"active_loops": []}')
-    hardened: list[str] = []
-    monkeypatch.setattr(durable, "fsync", lambda found: hardened.append(os.readlink(f"/proc/self/fd/{found}")))
+    base = project / ".aiwg/ralph-external"
+    base.mkdir(parents=True)
+    (base / "registry.json").write_bytes(b'{"active_loops": []}')
+    hardened: list[tuple[str, bool]] = []
+
+    def note(descriptor: int) -> None:
+        hardened.append((os.readlink(f"/proc/self/fd/{descriptor}"), (base / ".git").exists()))
+
+    monkeypatch.setattr(durable, "fsync", note)
     gitstate.open(project).init()
-    assert hardened[0] == str(project / ".aiwg/ralph-external/registry.json")
+    assert (str(base / "registry.json"), False) in hardened
 
 
 def test_what_replaces_anything_but_the_head_s_version_is_durable(
