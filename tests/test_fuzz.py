@@ -19,7 +19,7 @@ from gitstate.errors import InvalidRecordError
 from gitstate.operation import KINDS, Operation, from_message, one_line, to_message
 from gitstate.records import read_record
 from gitstate.results import LeaseInfo
-from gitstate.store.creation import _settings
+from gitstate.store.inspection import settings_in
 from gitstate.store.refs import format_packed, parse_packed
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -171,6 +171,6 @@ def test_packed_refs_survive_being_written_and_read(refs: dict[str, tuple[str, s
 @thorough
 @given(some.binary(max_size=200))
 def test_any_bytes_are_a_configuration(raw: bytes) -> None:
-    settings_found, wrong = _settings(raw)
+    settings_found, wrong = settings_in(raw)
     assert all(isinstance(name, bytes) for name in settings_found)
     assert all(1 <= number <= raw.count(b"\n") + 1 for number in wrong)
