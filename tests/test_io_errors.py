@@ -1,0 +1,196 @@
+"""Every call that changes something fails once, or from then on; the disk is full: then there is room again.
+
+Injected by strace. In CI some calls and errors are drawn, always the same unless ``--seed`` is given;
+every call of every operation, each with several errors:
+
+    pytest -n 2 tests/test_io_errors.py --full
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import strace
+from faults.bench import PERFORM, Bench, draw, judged, times
+from faults.explorer import Explorer
+from faults.recording import record
+from faults.workloads import FURNISHED, OPERATIONS
+
+needs_strace = pytest.mark.skipif(strace.why_not() is not None, reason=f"needs strace: {strace.why_not()}")
+
+_ALL = ("EIO", "ENOSPC", "EDQUOT", "EROFS")
+ERRORS = {
+    "openat": (*_ALL, "EMFILE"), "open": (*_ALL, "EMFILE"), "write": ("EIO", "ENOSPC", "EDQUOT"), "fsync": ("EIO", "ENOSPC", "EDQUOT"),
+    "pwrite64": ("EIO", "ENOSPC", "EDQUOT"), "fdatasync": ("EIO", "ENOSPC", "EDQUOT"), "flock": ("ENOLCK", "EIO"),
+}  # fmt: skip
+DOCUMENTED = range(2, 10)
+Record = Callable[[str, object], None]
+
+
+@needs_strace
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_io_error_fails_an_operation_clearly_or_is_no_more_than_a_warning(
+    name: str, full: bool, seed: int, record_property: Record
+) -> None:
+    random_ = random.Random(seed)
+    with Bench([name]) as bench:
+        root = bench.fresh()
+        points = strace.points(bench.victims, PERFORM, bench.arguments(root), bench.scratch / "log", every=True)
+        bench.drop(root)
+        changing = [point for point in points if strace.changes(point)]
+        looking = [point for point in points if point.name in ("openat", "read") and not strace.changes(point)]
+        chosen = changing if full else draw(changing, times(3), seed)
+        chosen += draw(looking, 60 if full else 1, seed)
+        cases = [(point, random_.choice(_errors(point)), lasting) for point in chosen
+                 for lasting in ((False, True) if full else (random_.random() < 0.3,))]  # fmt: skip
+        wrong = [line for point, error, lasting in cases for line in _fail(bench, point, error, lasting=lasting)]
+    record_property("figures", f"I/O errors, {name}: {len(cases)} cases, {len(wrong)} wrong")
+    assert wrong == []
+
+
+def _errors(point: strace.Point) -> tuple[str, ...]:
+    if not strace.changes(point):
+        return ("EIO", "EMFILE") if point.name == "openat" else ("EIO",)
+    return ERRORS.get(point.name, _ALL)
+
+
+def _fail(bench: Bench, point: strace.Point, error: str, *, lasting: bool) -> Iterator[str]:
+    where = f"{error} {'from' if lasting else 'at'} {point} {point.text[:120]}"
+    root = bench.fresh()
+    retry = point.nth % 2 == 0 and not lasting
+    arguments = bench.arguments(root, retry=retry)
+    ended = strace.failed_at(bench.victims, PERFORM, arguments, point, error, lasting=lasting)
+    # A file that cannot be read counts as damaged, and is repaired.
+    tolerant = not strace.changes(point)
+    for words in _outcome(
+        bench, root, ended.answer, exact=not retry, code=ended.code, hung=ended.hung, tolerant=tolerant
+    ):
+        yield f"{where}: {words}"
+    bench.drop(root)
+
+
+def _outcome(
+    bench: Bench, root: Path, told: object, *, exact: bool, code: int, hung: bool, tolerant: bool = False
+) -> Iterator[str]:
+    """What is wrong with how an operation ended, and with what it left."""
+    assert isinstance(told, dict), told
+    failed, done = told["error"], told["acknowledged"]
+    if hung:
+        yield "hangs"
+    if failed is not None and failed["exit"] not in DOCUMENTED:
+        yield failed["message"]
+    if failed is None and code != 0:
+        yield f"ended with {code}: {told}"
+    unknown = failed is not None and failed["code"] == "outcome_unknown"
+    if "again" in told and told["again"] is not None:
+        # It failed twice; that is right only where the first attempt had come to pass.
+        if not unknown:
+            yield f"in the way of the same process: {failed} and then {told['again']}"
+        exact = False
+    # An operation of one commit that failed did not happen: whoever repeats it does not do it twice.
+    simple = bench.names[0] in (*FURNISHED, "takeover")
+    exact = exact and failed is not None and not unknown and simple
+    tolerant = tolerant or not simple
+    for words in bench.judge([root], [done], exact=exact, tolerant=tolerant)[0]:
+        yield f"{'acknowledged' if done else failed}: {words}"
+
+
+@needs_strace
+@pytest.mark.parametrize("name", ["create", "archive", "adopt", "init", "repair"])
+def test_a_failed_fsync_is_never_taken_for_success(name: str, full: bool, seed: int, record_property: Record) -> None:
+    """Where an operation is acknowledged although an fsync failed, a power cut right after it takes nothing away."""
+    wrong, states = [], 0
+    with Bench([name], patches=["in another boot"]) as bench:
+        root = bench.fresh()
+        points = strace.points(bench.victims, PERFORM, bench.arguments(root), bench.scratch / "log")
+        bench.drop(root)
+        fsyncs = [point for point in points if point.name == "fsync"]
+        for point in fsyncs if full else draw(fsyncs, 2, seed):
+            root = bench.fresh()
+            recording = record(
+                bench.victims, PERFORM, bench.arguments(root), root, bench.scratch / "log",
+                "-e", f"inject=fsync:error=EIO:when={point.nth}",
+            )  # fmt: skip
+            bench.drop(root)
+            explorer = Explorer(bench.start, recording)
+            last = [state for state in explorer.states() if state.time == len(recording.calls)]
+            chosen = list({explorer.digest(state): state for state in last}.values())
+            chosen = chosen if full else draw(chosen, 4, seed)
+            states += len(chosen)
+            wrong += [
+                f"{point}: {recording.ended}: {state.words}: {words}"
+                for state, verdict in judged(bench, explorer, chosen, bench.expected)
+                for words in verdict
+            ]
+    record_property("figures", f"failed fsync, {name}: {states} states, {len(wrong)} wrong")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_survives_a_file_that_cannot_grow(
+    name: str, full: bool, seed: int, record_property: Record
+) -> None:
+    sizes = (0, 1, 30, 100, 300, 600, 1000, 3000)
+    wrong = []
+    with Bench([name]) as bench:
+        bench.expected  # noqa: B018  # made while files can grow
+        for size in sizes if full else random.Random(f"{seed} {name}").sample(sizes, 1):
+            root = bench.fresh()
+            arguments = bench.arguments(root) | {"patches": [f"largest file={size}"]}
+            ended = bench.victims.wait(bench.victims.start(PERFORM, arguments))
+            told = _outcome(bench, root, ended.answer, exact=True, code=ended.code, hung=ended.hung)
+            wrong += [f"{size} bytes: {words}" for words in told]
+            bench.drop(root)
+    record_property("figures", f"largest file, {name}: {len(wrong)} wrong")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_survives_a_full_disk(
+    name: str, full: bool, seed: int, tmp_path: Path, record_property: Record
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not _mount(disk):
+        pytest.skip("a small tmpfs cannot be mounted here")
+    wrong, ended_well = [], 0
+    try:
+        with Bench([name], scratch=disk) as bench:
+            bench.expected  # noqa: B018  # made while there is room
+            free = range(60) if full else random.Random(f"{seed} {name}").sample(range(12), 2)
+            for pages in free:
+                root = bench.fresh()
+                filler = disk / "filler"
+                _fill(filler, pages)
+                ended = bench.victims.wait(bench.victims.start(PERFORM, bench.arguments(root)))
+                filler.unlink()
+                told = _outcome(bench, root, ended.answer, exact=True, code=ended.code, hung=ended.hung)
+                wrong += [f"{pages} pages free: {words}" for words in told]
+                ended_well += ended.code == 0
+                bench.drop(root)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    record_property(
+        "figures", f"full disk, {name}: {len(free)} cases, {ended_well} with room enough, {len(wrong)} wrong"
+    )
+    assert wrong == []
+
+
+def _mount(disk: Path) -> bool:
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=700", "tmpfs", str(disk)], capture_output=True)
+    return done.returncode == 0
+
+
+def _fill(filler: Path, pages: int) -> None:
+    """Take all room but so many pages."""
+    descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        room = os.fstatvfs(descriptor)
+        os.posix_fallocate(descriptor, 0, max(1, (room.f_bavail - pages)) * room.f_bsize)
+    finally:
+        os.close(descriptor)
