@@ -321,5 +321,5 @@ def count_commits(answer: Answer, root: str, start: str) -> None:
 
 
 def is_clean(answer: Answer, root: str) -> None:
-    """Whether the full check has nothing to say."""
-    answer.say(opened(root, _NEXT).check(full=True) == [])
+    """Whether the full check has nothing to say, but of the lease: what finds nothing to do takes none, so it stays."""
+    answer.say({finding.code for finding in opened(root, _NEXT).check(full=True)} <= {"lease_held"})
