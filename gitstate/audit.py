@@ -16,7 +16,8 @@ from gitstate.store import inspection
 from gitstate.store.objects import ObjectDamagedError
 from gitstate.store.packs import PACKS, damage_of_pack, pack_names
 from gitstate.store.refs import PACKED_REFS, RefDamagedError
-from gitstate.store.revisions import DIRECTORY, Revision, Revisions, read_tree
+from gitstate.store.revisions import Revision, Revisions
+from gitstate.store.trees import DIRECTORY, read_tree
 
 Progress = Callable[[str, int, int], None]
 _EVERY = 256  # things between two words about progress

@@ -23,7 +23,8 @@ from gitstate.results import Finding
 from gitstate.store import inspection
 from gitstate.store.index import INDEX, index_differs
 from gitstate.store.objects import ObjectDamagedError
-from gitstate.store.revisions import CommitTree, Revision, Revisions
+from gitstate.store.revisions import Revision, Revisions
+from gitstate.store.trees import CommitTree
 
 # Commits of these kinds may hold what was found rather than what should be; so may the first, and foreign ones.
 _MAY_DISAGREE = ("init", "adopt", "repair")

@@ -26,7 +26,8 @@ from gitstate.records import describe_damage, read_record, valid_record
 from gitstate.settling import settle
 from gitstate.snapshot import Nothing, Snapshot
 from gitstate.store.objects import Stored
-from gitstate.store.revisions import CommitTree, Revisions
+from gitstate.store.revisions import Revisions
+from gitstate.store.trees import CommitTree
 from gitstate.verdicts import Unreadable, Verdict, judge
 
 

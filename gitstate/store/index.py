@@ -12,7 +12,7 @@ from dulwich.objects import ObjectID
 
 from gitstate.durable import Directory
 from gitstate.layout import REGISTRY, place_of
-from gitstate.store.revisions import CommitTree
+from gitstate.store.trees import CommitTree
 
 INDEX = ".git/index"
 

@@ -339,3 +339,10 @@ def damaged(object_id: str, damage: str, path: str | None = None) -> ObjectDamag
         damage=damage,
         revision=None,
     )
+
+
+def unreadable(object_id: str, error: Exception) -> ObjectDamagedError:
+    """What dulwich met when it took an object apart, as the damage that it is."""
+    if isinstance(error, ObjectDamagedError):
+        return error
+    return damaged(object_id, f"unreadable ({type(error).__name__})")

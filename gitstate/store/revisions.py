@@ -7,22 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from types import MappingProxyType
-from typing import cast
 
-from dulwich.objects import Blob, Commit, ObjectID, ShaFile, Tag, Tree
+from dulwich.objects import Commit, ObjectID, Tag, Tree
 
 from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
-from gitstate.ids import is_servable
-from gitstate.layout import BRANCH, STATE_FILE
+from gitstate.layout import BRANCH
 from gitstate.operation import Operation, from_message, to_message
 from gitstate.store.changes import Noted, last_noted, note, read_index
-from gitstate.store.objects import ObjectDamagedError, Objects, Stored, damaged
+from gitstate.store.objects import ObjectDamagedError, Objects, Stored, damaged, unreadable
 from gitstate.store.refs import Refs
+from gitstate.store.trees import CommitTree, grown, nested, store
 
 COMMITTER = b"gitstate <gitstate@localhost>"
-FILE, DIRECTORY = 0o100644, 0o40000
-_UNSAFE_NAMES = (b"", b".", b"..", b".git")
 _TAGS_OF_TAGS = 8
 _ASTRAY = 64  # commits that the index does not know before nothing more is expected of it
 _CATCH_UP = 256  # commits that are noted late, so that no mutation takes long
@@ -55,79 +51,6 @@ class Revision:
     def operation(self) -> Operation | None:
         """What gitstate recorded; ``None`` for a commit that it did not make."""
         return from_message(self.message)
-
-
-class CommitTree:
-    """The files of one revision; the :class:`~gitstate.snapshot.Tree` that the store offers."""
-
-    def __init__(self, objects: Objects, refs: Refs, revision: str | None, root: str) -> None:
-        self._objects, self._refs = objects, refs
-        self._revision, self.root = revision, root
-
-    @property
-    def revision(self) -> str | None:
-        return self._revision
-
-    def blob_id(self, path: str) -> str | None:
-        """The id of a file's blob, ``None`` if there is no such file."""
-        node = self.root
-        *above, last = path.split("/")
-        for part in above:
-            mode, node = self._entries(node).get(part.encode(), (0, ""))
-            if mode != DIRECTORY:
-                return None
-        mode, node = self._entries(node).get(last.encode(), (0, ""))
-        return node if mode & 0o170000 == 0o100000 else None
-
-    def read(self, path: str) -> bytes | None:
-        blob = self.blob_id(path)
-        return None if blob is None else self._objects.read(blob, b"blob").raw
-
-    def loops(self, area: str) -> Sequence[str]:
-        mode, area_id = self._entries(self.root).get(area.encode(), (0, ""))
-        if mode != DIRECTORY:
-            return ()
-        found = []
-        for name, (inner_mode, inner) in self._entries(area_id).items():
-            loop_id = name.decode("utf-8", "surrogateescape")
-            if inner_mode == DIRECTORY and is_servable(loop_id) and STATE_FILE.encode() in self._entries(inner):
-                found.append(loop_id)
-        return found
-
-    def tags(self, loop_id: str) -> Sequence[str]:
-        return self._refs.tags(loop_id)
-
-    def files(self) -> Iterator[tuple[str, int, str]]:
-        """Every file: its path, mode and blob id, in git's order."""
-        yield from self._files(self.root, "")
-
-    def _files(self, node: str, above: str) -> Iterator[tuple[str, int, str]]:
-        for name, (mode, inner) in self._entries(node).items():
-            path = above + name.decode("utf-8", "surrogateescape")
-            if mode == DIRECTORY:
-                yield from self._files(inner, f"{path}/")
-            else:
-                yield path, mode, inner
-
-    def _entries(self, tree_id: str) -> Mapping[bytes, tuple[int, str]]:
-        return read_tree(self._objects, tree_id)
-
-
-def read_tree(objects: Objects, tree_id: str) -> Mapping[bytes, tuple[int, str]]:
-    """The entries of a tree object by name: mode and id."""
-    return objects.parsed(tree_id, b"tree", _parsed_tree)
-
-
-def _parsed_tree(tree_id: str, raw: bytes) -> Mapping[bytes, tuple[int, str]]:
-    try:
-        tree = Tree()
-        tree.set_raw_string(raw)
-        entries = {name: (mode, sha.decode()) for name, mode, sha in tree.items()}
-        if any(b"/" in name or name.lower() in _UNSAFE_NAMES for name in entries):
-            raise ValueError("a name that is no name of a file")  # it would lead out of the state directory
-        return MappingProxyType(entries)
-    except Exception as error:  # dulwich meets damage with many types
-        raise _unreadable(tree_id, error) from None
 
 
 class Revisions:
@@ -370,9 +293,9 @@ class Revisions:
     ) -> tuple[Revision, list[Stored]]:
         """The commit of *contents* over *parent*'s tree, and the objects it needs, itself the last. Nothing is written."""
         made: list[Stored] = []
-        root = self._grown(None if parent is None else parent.tree, _nested(contents), made)
+        root = grown(self.objects, None if parent is None else parent.tree, nested(contents), made)
         if root is None:
-            root = _store(Tree(), made)
+            root = store(Tree(), made)
         when = int(now.timestamp())
         commit = Commit()
         commit.tree = ObjectID(root.encode())
@@ -384,36 +307,14 @@ class Revisions:
         commit.author_timezone = commit.commit_timezone = 0
         commit.encoding = None
         commit.message = to_message(operation).encode()
-        revision = _store(commit, made)
+        revision = store(commit, made)
         return _revision_of(revision, commit), made
 
     def made_of(self, contents: Mapping[str, bytes]) -> dict[str, Stored]:
         """The files and directories that *contents* would be as objects, by id. Nothing is written."""
         made: list[Stored] = []
-        self._grown(None, _nested(contents), made)
+        grown(self.objects, None, nested(contents), made)
         return {stored.id: stored for stored in made}
-
-    def _grown(self, tree_id: str | None, changes: dict[str, object], made: list[Stored]) -> str | None:
-        """The id of a tree with nested *changes* laid over it; ``None`` when nothing is left in it."""
-        entries = {} if tree_id is None else dict(read_tree(self.objects, tree_id))
-        for name, change in changes.items():
-            key = name.encode("utf-8", "surrogateescape")
-            if isinstance(change, dict):
-                mode, inner = entries.get(key, (0, ""))
-                grown = self._grown(inner if mode == DIRECTORY else None, change, made)
-                entries.pop(key, None)
-                if grown is not None:
-                    entries[key] = (DIRECTORY, grown)
-            elif isinstance(change, bytes):
-                entries[key] = (FILE, _store(Blob.from_string(change), made))
-            else:
-                entries.pop(key, None)
-        if not entries:
-            return None
-        tree = Tree()
-        for key, (mode, inner) in entries.items():
-            tree.add(key, mode, ObjectID(inner.encode()))
-        return _store(tree, made)
 
     def build_tag(self, ref: str, target: Revision) -> Stored:
         """The annotated tag object *ref* of a revision: its subject and who made it."""
@@ -451,7 +352,7 @@ def _parsed_commit(revision: str, raw: bytes) -> Revision:
         commit.set_raw_string(raw)
         return _revision_of(revision, commit)
     except Exception as error:  # as above
-        raise _unreadable(revision, error) from None
+        raise unreadable(revision, error) from None
 
 
 def _revision_of(revision: str, commit: Commit) -> Revision:
@@ -464,30 +365,6 @@ def _revision_of(revision: str, commit: Commit) -> Revision:
         committed=commit.commit_time,
         message=commit.message.decode("utf-8", "replace"),
     )
-
-
-def _nested(contents: Mapping[str, bytes | None]) -> dict[str, object]:
-    nested: dict[str, object] = {}
-    for path, raw in contents.items():
-        *above, last = path.split("/")
-        node = nested
-        for part in above:
-            inner = node.setdefault(part, {})
-            node = cast("dict[str, object]", inner)
-        node[last] = raw
-    return nested
-
-
-def _store(made: ShaFile, into: list[Stored]) -> str:
-    stored = Stored(made.type_name, made.as_raw_string())
-    into.append(stored)
-    return stored.id
-
-
-def _unreadable(object_id: str, error: Exception) -> ObjectDamagedError:
-    if isinstance(error, ObjectDamagedError):
-        return error
-    return damaged(object_id, f"unreadable ({type(error).__name__})")
 
 
 def _not_found(name: str, why: str) -> RevisionNotFoundError:
