@@ -1,0 +1,109 @@
+// Drives the original state manager, unmodified, for tests and benchmarks.
+//
+//   node original_driver.mjs MODULE PROJECT            commands as JSON lines on stdin, an answer to each on stdout
+//   node original_driver.mjs MODULE PROJECT mix SECONDS SEED SHARED...    a busy supervisor
+//   node original_driver.mjs MODULE PROJECT pids COUNT LOOP               COUNT locked updates, each one timed
+//
+// Answers and reports are JSON lines; times are seconds of CLOCK_MONOTONIC.
+import { createInterface } from 'readline';
+import { pathToFileURL } from 'url';
+
+const [modulePath, project, mode = 'steps', ...rest] = process.argv.slice(2);
+const { ExternalMultiLoopStateManager } = await import(pathToFileURL(modulePath).href);
+const manager = new ExternalMultiLoopStateManager(project);
+const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+const seconds = () => Number(process.hrtime.bigint()) / 1e9;
+const config = (loopId) => ({ loopId, objective: `Made by the original as ${loopId}`, completionCriteria: 'npm test' });
+console.warn = () => {};
+
+// What happened in one call: when, how long it waited for the lock, and its error, if any.
+let waited = 0;
+const acquire = manager.acquireLock.bind(manager);
+manager.acquireLock = async (name) => {
+  const from = seconds();
+  const lock = await acquire(name);
+  waited = seconds() - from;
+  return lock;
+};
+const timed = async (facts, call) => {
+  const report = { ...facts, called: seconds() };
+  waited = 0;
+  try {
+    report.result = await call();
+  } catch (error) {
+    report.error = error.message;
+  }
+  return { ...report, returned: seconds(), waited };
+};
+
+// --- one step at a time ---
+
+const kept = {}; // what was read, by loop, to be written later
+const steps = {
+  lock: async ({ name }) => (await manager.acquireLock(name)).fencingToken,
+  unlock: ({ name }) => manager.releaseLock(name),
+  create: ({ loop }) => manager.createLoop(config(loop)).then(() => null),
+  archive: ({ loop }) => manager.archiveLoop(loop),
+  pid: ({ loop, pid }) => manager.updateLoopPid(loop, pid),
+  update: ({ loop, changes }) => manager.updateLoop(loop, changes),
+  // The two halves of updateLoop, which takes no lock: what is read now may be written much later.
+  read: ({ loop }) => (kept[loop] = manager.getLoop(loop)),
+  write: ({ loop, changes }) => {
+    const late = new ExternalMultiLoopStateManager(project);
+    late.getLoop = () => kept[loop];
+    return late.updateLoop(loop, changes);
+  },
+  registry: () => manager.loadRegistry(),
+};
+
+async function follow() {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const command = JSON.parse(line);
+    say(await timed({ do: command.do }, () => steps[command.do](command)));
+  }
+}
+
+// --- a busy supervisor ---
+
+async function mix(duration, seed, shared) {
+  let state = Number(seed);
+  const random = (n) => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fffffff;
+    return (state >> 8) % n;
+  };
+  const own = [];
+  const until = seconds() + Number(duration);
+  for (let number = 0; seconds() < until; number += 1) {
+    const value = `${seed}-${number}`;
+    const choice = random(10);
+    if (choice === 0 && own.length < 2) {
+      const loop = `ralph-original-${seed}-${number}`;
+      const report = await timed({ do: 'create', loop, value }, () => steps.create({ loop }));
+      if (!report.error) own.push(loop);
+      say(report);
+    } else if (choice === 1 && own.length > 0) {
+      const loop = own.shift();
+      say(await timed({ do: 'archive', loop, value }, () => manager.archiveLoop(loop)));
+    } else {
+      // On a loop of its own, or on one that gitstate works on; there every supervisor keeps to a key of its own.
+      const loop = own.length > 0 && choice < 6 ? own[random(own.length)] : shared[random(shared.length)];
+      const key = `original${seed}`;
+      const report = await timed({ do: 'update', loop, key, value }, () => manager.updateLoop(loop, { [key]: value }));
+      delete report.result;
+      say(report);
+    }
+    await manager.sleep(random(12));
+  }
+}
+
+async function pids(count, loop) {
+  for (let number = 0; number < Number(count); number += 1) {
+    const report = await timed({ do: 'pid' }, () => manager.updateLoopPid(loop, process.pid));
+    delete report.result;
+    say(report);
+  }
+}
+
+if (mode === 'steps') await follow();
+if (mode === 'mix') await mix(rest[0], rest[1], rest.slice(2));
+if (mode === 'pids') await pids(rest[0], rest[1]);
