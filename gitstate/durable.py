@@ -45,6 +45,14 @@ def fsync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def datasync(descriptor: int) -> None:
+    """As :func:`fsync`, for a file that neither grew nor got another name."""
+    if _FULL_SYNC is not None:
+        fsync(descriptor)
+        return
+    os.fdatasync(descriptor)
+
+
 _RENAME_EXCHANGE = 2  # renameat2(2)
 _FEW = 8  # files; a process that replaces no more ends before loading ctypes has paid
 _replaced = 0

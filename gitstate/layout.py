@@ -27,6 +27,7 @@ QUARANTINE = ".git/gitstate/quarantine"
 ASIDE = ".git/gitstate/aside"
 NOTE = ".git/gitstate/projected"
 CHANGES = ".git/gitstate/changes"
+JOURNAL = ".git/gitstate/journal"
 
 BRANCH = "refs/heads/main"
 ARCHIVE_TAGS = "refs/tags/archive/"

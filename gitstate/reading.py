@@ -36,6 +36,7 @@ from gitstate.projection import Projection, blob_id
 from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry, process_of, valid_record
 from gitstate.sight import Sight
 from gitstate.snapshot import Snapshot
+from gitstate.store.epoch import is_overruled
 from gitstate.store.inspection import CONFIG, inspect
 from gitstate.store.refs import Refs
 
@@ -108,6 +109,7 @@ class Reader:
     def __post_init__(self) -> None:
         self.projection = Projection(self.directory)
         self.refs = Refs(self.directory, self.clock)
+        self._is_clean = False
         self._seen: dict[str, tuple[Sight, tuple[str, ...]]] = {}
 
     @cached_property
@@ -146,7 +148,13 @@ class Reader:
         return Snapshot(FilesTree(self.projection))
 
     def _head(self) -> str:
-        return self.refs.loose(layout.BRANCH) or self.revisions.head()
+        return (None if self._is_overruled() else self.refs.loose(layout.BRANCH)) or self.revisions.head()
+
+    def _is_overruled(self) -> bool:
+        """Whether the machine stopped since the files were written: then the journal knows more than the branch."""
+        if not self._is_clean:  # once it is, nobody writes another boot's journal
+            self._is_clean = not is_overruled(self.directory)
+        return not self._is_clean
 
     # --- one file ---
 
@@ -167,7 +175,7 @@ class Reader:
     def _compared(self, path: str) -> Record | None:
         """The record in a file that alone is compared with what the note says of it."""
         sight = Sight(self.directory.path, (*_STANDING, path))
-        if not self.is_begun():
+        if not self.is_begun() or self._is_overruled():
             return None
         note = self.projection.read_note()
         if note is None or note.get("head") != self.refs.loose(layout.BRANCH):

@@ -40,6 +40,7 @@ from gitstate.snapshot import Snapshot
 from gitstate.store import creation
 from gitstate.store.index import IndexLockedError, rewrite_index
 from gitstate.store.refs import BranchMovedError
+from gitstate.store.replay import replay
 from gitstate.store.revisions import Revision, Revisions, author_of
 from gitstate.verdicts import Unreadable
 
@@ -126,7 +127,7 @@ class Writer:
         """Steps 5 (its end) to 8."""
         after = settle(outcome.snapshot, now, owner=self.actor)
         if not after.edits and not after.new_tags:
-            self.revisions.refs.make_durable()
+            self.revisions.recent.make_durable(before.revision or "")
             return Done(before, outcome.operation, None)
         parent = self.revisions.read(before.revision or "")
         operation = self._signed(outcome.operation, lease, reason)
@@ -154,20 +155,25 @@ class Writer:
         last: bool = False,
     ) -> Revision:
         """Steps 6 to 8: write the objects, publish, project; the *last* of a pass also gives the lease back."""
-        revision, objects = self.revisions.build(parent, after.contents(), operation, now)
-        tags = [(ref, self.revisions.build_tag(ref, revision)) for ref in after.new_tags]
-        self.revisions.objects.write([*objects, *(tag for _, tag in tags)])
-        with self.keeper.guard.hold(self._patience):
-            self.keeper.prove(lease)
-            self.revisions.objects.require([stored.id for stored in objects])
-            self.revisions.refs.advance(parent.id, revision.id)
-            # The commit point is passed: from here on nothing is raised.
-            problems = [*self._evidence(parent, revision, operation)]
-            untagged = self._tag([(ref, tag.id) for ref, tag in tags])
-            problems += untagged
-            problems += self._project(parent, revision, paths | frozenset(after.edits), seen or {}, whole=not untagged)
-            if last:
-                self._give_back(lease)
+        revision, made = self.revisions.build(parent, after.contents(), operation, now)
+        tags = [(ref, made.add_stored(self.revisions.build_tag(ref, revision))) for ref in after.new_tags]
+        recent = self.revisions.recent
+        prepared = recent.prepare(parent.id, revision.id, made.objects, made.bases)
+        try:
+            with self.keeper.guard.hold(self._patience):
+                self.keeper.prove(lease)
+                recent.publish(prepared)
+                # The commit point is passed: from here on nothing is raised.
+                problems = [*self._evidence(parent, revision, operation)]
+                untagged = self._tag(tags)
+                problems += untagged
+                changed = paths | frozenset(after.edits)
+                problems += self._project(parent, revision, changed, seen or {}, whole=not untagged)
+                if last:
+                    self._give_back(lease)
+        except BaseException:
+            recent.discard(prepared)
+            raise
         for problem in problems:
             self._warn(f"{revision.id[:7]} is committed, but {problem}; the next mutation makes it good")
         return revision
@@ -313,13 +319,23 @@ class Writer:
 
     def _sweep(self) -> None:
         """Remove what a killed gitstate left: its temporary files and its lock of the branch. Under the guard."""
+        self._replay()
         self.revisions.refs.left_over(self.revisions.is_ours)
+        with suppress(CorruptStateError):
+            self.revisions.recent.tidy(self.revisions.head())
         for name in self.directory.names(layout.ASIDE):
             owner = name.partition("-")[0]
             if not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead":
                 self.directory.remove_tree(f"{layout.ASIDE}/{name}")
         # A builder that was killed after its repository stood in place leaves the empty shell of it.
         creation.sweep(self.directory)
+
+    def _replay(self) -> None:
+        """After a power cut, put back what the journal holds."""
+        head = replay(self.revisions)
+        if head is not None:
+            self.projection.drop_note()
+            logged(f"the machine had stopped: main is at {head[:7]}, with all that the journal holds")
 
     def _check_out_of_the_way(self) -> None:
         """Refuse while the user is in the middle of something of git's, or elsewhere than on main."""

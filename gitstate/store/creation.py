@@ -13,6 +13,7 @@ from gitstate.durable import Directory
 from gitstate.errors import StorageError
 from gitstate.operation import Operation
 from gitstate.store.inspection import CONFIG, FORMAT, SECTION, SETTING, configuration, damage_of_config, settings_in
+from gitstate.store.journal import SIZE
 from gitstate.store.objects import Objects
 from gitstate.store.refs import Refs
 from gitstate.store.revisions import Revisions
@@ -51,14 +52,15 @@ def _build(inner: Directory, contents: Mapping[str, bytes], operation: Operation
     for name in _SKELETON:
         inner.make(f"{layout.GIT}/{name}")
     revisions = Revisions(Objects(inner), Refs(inner, _NoWait()))
-    first, objects = revisions.build(None, contents, operation, now)
+    first, made = revisions.build(None, contents, operation, now)
     inner.write(f".git/{layout.BRANCH}", f"{first.id}\n".encode())
     inner.write(".git/HEAD", f"ref: {layout.BRANCH}\n".encode())
     inner.write(".git/config", _CONFIG.encode())
     inner.write(".git/info/exclude", layout.EXCLUDE.encode())
     inner.write(layout.GUARD, b"")
+    inner.write(layout.JOURNAL, bytes(SIZE))
     inner.write(layout.GENERATION, f"{operation.generation}\n".encode())
-    revisions.objects.write(objects)
+    revisions.objects.write(made.objects.values())
     for name in (*_SKELETON, "objects", "refs", ""):
         inner.sync(f"{layout.GIT}/{name}".rstrip("/"))
 

@@ -10,13 +10,13 @@ import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 from dulwich.objects import RawObjectID, Tag
 from dulwich.pack import Pack
 
 from gitstate.durable import LARGEST, Directory, NotAFileError
-from gitstate.errors import CorruptStateError, StorageError
+from gitstate.errors import CorruptStateError
 from gitstate.store.packs import PACKS, ids_in, open_pack, pack_names
 
 OBJECTS = ".git/objects"
@@ -41,6 +41,12 @@ class Stored(NamedTuple):
         return hashlib.sha1(b"%s %d\0%s" % (self.kind, len(self.raw), self.raw), usedforsecurity=False).hexdigest()
 
 
+class Recent(Protocol):
+    """Where objects are that may be nowhere else; what comes from there is compared with its id."""
+
+    def __call__(self, object_id: str, *, refresh: bool) -> Stored | None: ...
+
+
 class ObjectDamagedError(CorruptStateError):
     """An object is missing or is not what its name says. Facts: ``object_id``, ``path``, ``damage``."""
 
@@ -58,6 +64,7 @@ class Objects:
         self._closing = weakref.finalize(self, _close, self._packs)
         self._cache: OrderedDict[str, Stored] = OrderedDict()
         self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
+        self.recent: Recent = lambda object_id, *, refresh: None  # where else an object may be
 
     # --- reading ---
 
@@ -70,13 +77,17 @@ class Objects:
         found = self._cache.get(object_id)
         if found is None:
             found = self._read_anywhere(object_id)
-            if len(found.raw) <= _CACHED_EACH:
-                self._cache[object_id] = found
-            if len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
+            self.remember(object_id, found)
         if kind is not None and found.kind != kind:
             raise damaged(object_id, f"a {found.kind.decode()}, not a {kind.decode()}")
         return found
+
+    def remember(self, object_id: str, stored: Stored) -> None:
+        """Keep an object at hand."""
+        if len(stored.raw) <= _CACHED_EACH:
+            self._cache[object_id] = stored
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
 
     def parsed(self, object_id: str, kind: bytes, parse: Callable[[str, bytes], T]) -> T:
         """What *parse* makes of an object's id and bytes, made once; nobody may change it.
@@ -95,19 +106,21 @@ class Objects:
         """The object from the one place where it is whole, if there is one."""
         if not _ID.match(object_id):  # ids come out of objects that anyone may have made
             raise damaged(object_id, "no object can have that id")
-        try:
-            found = self._read_loose(object_id)
-        except ObjectDamagedError:
+        found = self._read_recent(object_id, refresh=False)
+        damage: ObjectDamagedError | None = None
+        for read in (self._read_loose, self._read_packed):
             try:
-                found = self._read_packed(object_id)
-            except ObjectDamagedError:
-                found = None
-            if found is None:
-                raise
-        found = found or self._read_packed(object_id)
+                found = found or read(object_id)
+            except ObjectDamagedError as error:
+                damage = damage or error
+        found = found or self._read_recent(object_id, refresh=True)
         if found is None:
-            raise damaged(object_id, "missing")
+            raise damage or damaged(object_id, "missing")
         return found
+
+    def _read_recent(self, object_id: str, *, refresh: bool) -> Stored | None:
+        found = self.recent(object_id, refresh=refresh)
+        return found if found is not None and found.id == object_id else None
 
     def has(self, object_id: str) -> bool:
         """Whether an intact object of that id is there."""
@@ -252,20 +265,6 @@ class Objects:
             self.directory.sync(fan)
         if new_fans:
             self.directory.sync(OBJECTS)
-
-    def require(self, object_ids: Iterable[str]) -> None:
-        """Make sure that objects just written are still there: somebody's ``git gc --prune=now`` knows no lease.
-
-        Raises:
-            StorageError: one is gone.
-        """
-        for object_id in object_ids:
-            if self.directory.status(path_of(object_id)) is None and self._read_packed(object_id) is None:
-                raise StorageError(
-                    f"the object {object_id[:12]} was removed meanwhile",
-                    hint="repeat the command",
-                    path=path_of(object_id),
-                )
 
     def _is_intact(self, object_id: str, stored: Stored) -> bool:
         try:

@@ -77,6 +77,14 @@ def ids_in(pack: Pack) -> list[str]:
     return [bytes(name).decode() for name in pack.index]
 
 
+def ids_of(directory: Directory, name: str) -> set[str] | None:
+    """The ids in a pack that is whole; ``None`` when it is not."""
+    if damage_of_pack(directory, name) is not None:
+        return None
+    with closing(open_pack(directory, name)) as pack:
+        return set(ids_in(pack))
+
+
 def rebuilt_index(directory: Directory, name: str) -> bytes | None:
     """The index of a pack that is whole itself; ``None`` when it is not."""
     try:

@@ -150,14 +150,16 @@ class Refs:
 
     # --- moving ---
 
-    def advance(self, old: str, new: str) -> None:
-        """Move the branch from *old* to *new*, durably: the only function that moves it, and the commit point.
+    def advance(self, old: str, new: str, *, durable: bool = True) -> None:
+        """Move the branch from *old* to *new*: the only function that moves it, and the commit point.
+
+        Whoever does not want it *durable* at once makes it so before it is acknowledged.
 
         Raises:
             BranchMovedError: the branch is not at *old*.
             StorageError: it could not be moved; or, with code ``outcome_unknown``, it moved and that may not be durable.
         """
-        self._exchange(BRANCH, lambda: self._expect(old), new)
+        self._exchange(BRANCH, lambda: self._expect(old), new, durable=durable)
 
     def _expect(self, old: str) -> None:
         current = self.read(BRANCH)
@@ -181,31 +183,38 @@ class Refs:
         Raises:
             StorageError: it could not be written.
         """
-        self._exchange(BRANCH, lambda: None, new)
+        self._exchange(BRANCH, lambda: None, new, durable=True)
 
-    def _exchange(self, ref: str, proviso: Callable[[], None], new: str) -> None:
+    def _exchange(self, ref: str, proviso: Callable[[], None], new: str, *, durable: bool) -> None:
         path, lock = f".git/{ref}", f".git/{ref}.lock"
-        prepared = self.directory.prepare(f"{new}\n".encode())
+        prepared = self.directory.prepare(f"{new}\n".encode(), durable=durable)
         try:
             self._take_lock(prepared, lock)
             try:
                 proviso()
-                self.directory.move(lock, path)
+                if durable or self.directory.status(path) is None or not self.directory.exchange(lock, path):
+                    self.directory.move(lock, path)
             except BaseException:
                 self.directory.drop(lock)
                 raise
         finally:
             self.directory.drop(prepared)
-        try:
-            self.directory.sync(path.rpartition("/")[0])
-        except StorageError as error:
-            raise StorageError(
-                f"main moved to {new[:7]}, but that may not survive a power cut: {error.message}",
-                hint=f"gitstate show {new[:7]}",
-                code="outcome_unknown",
-                path=path,
-                revision=new,
-            ) from None
+        if durable:
+            try:
+                self.directory.sync(path.rpartition("/")[0])
+            except StorageError as error:
+                raise self.unknown(new, error) from None
+
+    @staticmethod
+    def unknown(new: str, error: StorageError) -> StorageError:
+        """The error about a branch that moved to *new*, where *error* came before that was durable."""
+        return StorageError(
+            f"main moved to {new[:7]}, but that may not survive a power cut: {error.message}",
+            hint=f"gitstate show {new[:7]}",
+            code="outcome_unknown",
+            path=f".git/{BRANCH}",
+            revision=new,
+        )
 
     def _take_lock(self, prepared: str, lock: str) -> None:
         deadline = self.clock.monotonic() + _FOREIGN_LOCK
@@ -236,6 +245,25 @@ class Refs:
         if raw is None or not _ID.match(raw) or not is_ours(raw[:40].decode()):
             return False
         return self.directory.discard(lock)
+
+    def drop_empty_lock(self) -> None:
+        """Remove a lock of the branch without a word in it, if it stands for longer than git needs to write one.
+
+        A lock of ours is one whose bytes a power cut took.
+        """
+        lock = f".git/{BRANCH}.lock"
+        deadline = self.clock.monotonic() + _FOREIGN_LOCK
+        while True:
+            try:
+                raw = self.directory.read(lock, 64)
+            except NotAFileError:
+                return
+            if raw is None or raw.strip(b"\0 \n"):
+                return
+            if self.clock.monotonic() >= deadline:
+                self.directory.discard(lock)
+                return
+            self.clock.sleep(0.01)
 
     def note_move(self, old: str, new: str, who: bytes, when: int, why: str) -> None:
         """A line in the branch's reflog: evidence, after the fact, that *new* was published."""

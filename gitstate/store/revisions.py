@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
-from dulwich.objects import Commit, ObjectID, Tag, Tree
+from dulwich.objects import Commit, ObjectID, Tag
 
 from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
 from gitstate.layout import BRANCH
 from gitstate.operation import Operation, from_message, to_message
 from gitstate.store.changes import Noted, last_noted, note, read_index
 from gitstate.store.objects import ObjectDamagedError, Objects, Stored, damaged, unreadable
-from gitstate.store.refs import Refs
-from gitstate.store.trees import CommitTree, grown, nested, store
+from gitstate.store.recent import Recent
+from gitstate.store.refs import RefDamagedError, Refs
+from gitstate.store.trees import CommitTree, Made, grown, nested
 
 COMMITTER = b"gitstate <gitstate@localhost>"
 _TAGS_OF_TAGS = 8
@@ -58,6 +60,7 @@ class Revisions:
 
     def __init__(self, objects: Objects, refs: Refs) -> None:
         self.objects, self.refs = objects, refs
+        self.recent = Recent(objects, refs)
 
     # --- reading ---
 
@@ -67,6 +70,8 @@ class Revisions:
         Raises:
             CorruptStateError: the branch is missing or damaged; it is never taken for a new beginning.
         """
+        if self.recent.is_overruled():
+            return self._published()
         found = self.refs.loose(BRANCH)
         if found is not None:
             return found
@@ -82,6 +87,29 @@ class Revisions:
                 revision=newer,
             )
         return found
+
+    def _published(self) -> str:
+        """What the branch is at after a power cut: the journal's newest, unless the branch went on from there."""
+        published = self.recent.published()
+        with suppress(RefDamagedError):
+            branch = self.refs.read(BRANCH)
+            if branch is not None and branch not in published and self._went_on(branch, published[-1]):
+                return branch
+        return published[-1]
+
+    def _went_on(self, branch: str, published: str) -> bool:
+        """Whether *branch* came after *published*, and all that was added to it can be read."""
+        try:
+            known = {blob for _, _, blob in self.tree(published).files()}
+            for revision in islice(self.walk(branch), _FAR):
+                if revision.id == published:
+                    return True
+                for _, _, blob in self.tree(revision.id).files():
+                    if blob not in known:
+                        self.objects.read(blob)
+        except CorruptStateError:
+            pass
+        return False
 
     def overtaken_by(self, revision: str) -> str | None:
         """The revision that the reflog names last, if it came after *revision*: then the branch is not where it was."""
@@ -290,31 +318,31 @@ class Revisions:
 
     def build(
         self, parent: Revision | None, contents: Mapping[str, bytes | None], operation: Operation, now: datetime
-    ) -> tuple[Revision, list[Stored]]:
+    ) -> tuple[Revision, Made]:
         """The commit of *contents* over *parent*'s tree, and the objects it needs, itself the last. Nothing is written."""
-        made: list[Stored] = []
+        made = Made()
         root = grown(self.objects, None if parent is None else parent.tree, nested(contents), made)
         if root is None:
-            root = store(Tree(), made)
-        when = int(now.timestamp())
-        commit = Commit()
-        commit.tree = ObjectID(root.encode())
-        commit.parents = [] if parent is None else [ObjectID(parent.id.encode())]
-        commit.author = author_of(operation)
-        commit.committer = COMMITTER
-        commit.author_time = max(0, when)
-        commit.commit_time = max(0, when, 0 if parent is None else parent.committed)
-        commit.author_timezone = commit.commit_timezone = 0
-        commit.encoding = None
-        commit.message = to_message(operation).encode()
-        revision = store(commit, made)
-        return _revision_of(revision, commit), made
+            root = made.add(b"tree", b"")
+        when = max(0, int(now.timestamp()))
+        committed = max(when, 0 if parent is None else parent.committed)
+        author, message = author_of(operation), to_message(operation)
+        raw = b"".join(
+            (
+                b"tree %s\n" % root.encode(),
+                b"" if parent is None else b"parent %s\n" % parent.id.encode(),
+                b"author %s %d +0000\ncommitter %s %d +0000\n\n" % (author, when, COMMITTER, committed),
+                message.encode(),
+            )
+        )
+        name = made.add(b"commit", raw, None)
+        return _parsed_commit(name, raw), made
 
     def made_of(self, contents: Mapping[str, bytes]) -> dict[str, Stored]:
-        """The files and directories that *contents* would be as objects, by id. Nothing is written."""
-        made: list[Stored] = []
+        """The files and directories that *contents* would be as objects, by id, the top last. Nothing is written."""
+        made = Made()
         grown(self.objects, None, nested(contents), made)
-        return {stored.id: stored for stored in made}
+        return made.objects
 
     def build_tag(self, ref: str, target: Revision) -> Stored:
         """The annotated tag object *ref* of a revision: its subject and who made it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
-from dulwich.objects import Blob, ObjectID, ShaFile, Tree
+from dulwich.objects import Tree
 
 from gitstate.ids import is_servable
 from gitstate.layout import STATE_FILE
@@ -90,7 +91,28 @@ def _parsed_tree(tree_id: str, raw: bytes) -> Mapping[bytes, tuple[int, str]]:
         raise unreadable(tree_id, error) from None
 
 
-def grown(objects: Objects, tree_id: str | None, changes: dict[str, object], made: list[Stored]) -> str | None:
+@dataclass
+class Made:
+    """Objects made and not written yet, by id; ``bases`` has what a file or directory was before, where it was one."""
+
+    objects: dict[str, Stored] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: bytes, raw: bytes, base: str | None = None) -> str:
+        """The id of an object that is added."""
+        object_id = self.add_stored(Stored(kind, raw))
+        if base is not None and base != object_id:
+            self.bases[object_id] = base
+        return object_id
+
+    def add_stored(self, stored: Stored) -> str:
+        """The id of an object that is added as it is."""
+        object_id = stored.id
+        self.objects[object_id] = stored
+        return object_id
+
+
+def grown(objects: Objects, tree_id: str | None, changes: dict[str, object], made: Made) -> str | None:
     """The id of a tree with nested *changes* laid over it; ``None`` when nothing is left in it."""
     entries = {} if tree_id is None else dict(read_tree(objects, tree_id))
     for name, change in changes.items():
@@ -102,15 +124,19 @@ def grown(objects: Objects, tree_id: str | None, changes: dict[str, object], mad
             if below is not None:
                 entries[key] = (DIRECTORY, below)
         elif isinstance(change, bytes):
-            entries[key] = (FILE, store(Blob.from_string(change), made))
+            mode, before = entries.get(key, (0, ""))
+            entries[key] = (FILE, made.add(b"blob", change, before if mode == FILE else None))
         else:
             entries.pop(key, None)
     if not entries:
         return None
-    tree = Tree()
-    for key, (mode, inner) in entries.items():
-        tree.add(key, mode, ObjectID(inner.encode()))
-    return store(tree, made)
+    return made.add(b"tree", _encoded(entries), tree_id)
+
+
+def _encoded(entries: Mapping[bytes, tuple[int, str]]) -> bytes:
+    """A tree object of entries, in git's order: a directory sorts as if its name ended in a slash."""
+    ordered = sorted(entries.items(), key=lambda item: item[0] + b"/" if item[1][0] == DIRECTORY else item[0])
+    return b"".join(b"%o %s\0%s" % (mode, name, bytes.fromhex(inner)) for name, (mode, inner) in ordered)
 
 
 def nested(contents: Mapping[str, bytes | None]) -> dict[str, object]:
@@ -124,10 +150,3 @@ def nested(contents: Mapping[str, bytes | None]) -> dict[str, object]:
             node = cast("dict[str, object]", inner)
         node[last] = raw
     return top
-
-
-def store(made: ShaFile, into: list[Stored]) -> str:
-    """The id of an object that is added to those to be written."""
-    stored = Stored(made.type_name, made.as_raw_string())
-    into.append(stored)
-    return stored.id

@@ -1,0 +1,237 @@
+"""Pack entries (gitformat-pack(5)): an object whole, or as what distinguishes it from another of the same pack.
+
+No entry says where in the pack another one lies (``REF_DELTA``, never ``OFS_DELTA``), so entries, and whole packs, are
+put together by copying them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+from dulwich.pack import apply_delta
+
+from gitstate.store.objects import KINDS, Stored
+
+_NUMBERS = {kind: number for number, kind in KINDS.items()}
+_RELATIVE = 7
+_ANCHOR = 24  # bytes that are looked for to find where two texts agree again
+_LINES = 256  # lines of which they are the beginning
+_NEAR = 1 << 16  # bytes in which they are looked for
+_STRIDE = 1024  # bytes that are compared at once
+_LONGEST_COPY = 0xFFFF
+_FANOUT = struct.Struct(">256I")
+_BEGINNING = 12  # bytes of a pack before its entries
+
+
+class Entry(NamedTuple):
+    """An object's id, and the bytes of its entry."""
+
+    id: str
+    raw: bytes
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+def whole(object_id: str, stored: Stored) -> Entry:
+    """The entry that holds all of an object."""
+    return Entry(object_id, _header(_NUMBERS[stored.kind], len(stored.raw)) + zlib.compress(stored.raw, 1))
+
+
+def relative(object_id: str, raw: bytes, base_id: str, base: bytes) -> Entry | None:
+    """The entry that makes an object's *raw* of *base*, of the same kind; ``None`` where that saves nothing."""
+    delta = difference(base, raw)
+    if 2 * len(delta) > len(raw):
+        return None
+    return Entry(object_id, _header(_RELATIVE, len(delta)) + bytes.fromhex(base_id) + zlib.compress(delta, 1))
+
+
+def base_of(raw: bytes) -> str | None:
+    """The id of the object that an entry builds upon."""
+    if (raw[0] >> 4) & 7 != _RELATIVE:
+        return None
+    start = _length_of_header(raw)
+    return raw[start : start + 20].hex()
+
+
+def unpacked(raw: bytes, base: Callable[[str], Stored]) -> Stored:
+    """The object of an entry; *base* finds those it builds upon. Whoever calls compares it with its id.
+
+    Raises:
+        ValueError: the entry is damaged.
+    """
+    number, start, base_id = (raw[0] >> 4) & 7, _length_of_header(raw), base_of(raw)
+    try:
+        if base_id is None:
+            return Stored(KINDS.get(number, b"?"), zlib.decompress(raw[start:]))
+        below = base(base_id)
+        return Stored(below.kind, b"".join(apply_delta(below.raw, zlib.decompress(raw[start + 20 :]))))
+    except ValueError:
+        raise
+    except Exception as error:  # zlib's, and whatever dulwich meets a damaged difference with
+        raise ValueError(f"unreadable ({type(error).__name__})") from None
+
+
+def _header(number: int, size: int) -> bytes:
+    """Kind and size: four bits of the size with the kind, then seven a byte, the lowest first."""
+    byte, size = number << 4 | size & 15, size >> 4
+    header = bytearray()
+    while size:
+        header.append(byte | 0x80)
+        byte, size = size & 0x7F, size >> 7
+    header.append(byte)
+    return bytes(header)
+
+
+def _length_of_header(raw: bytes) -> int:
+    length = 1
+    while raw[length - 1] & 0x80:
+        length += 1
+    return length
+
+
+# --- differences -----------------------------------------------------------------------------------------------------
+
+
+def difference(base: bytes, target: bytes) -> bytes:
+    """The delta that makes *target* of *base*. It need not be the shortest."""
+    made = bytearray(_varint(len(base)) + _varint(len(target)))
+    here = there = 0
+    while there < len(target):
+        same = _common(base, here, target, there)
+        _copy(made, here, same)
+        here, there = here + same, there + same
+        here, again = _meeting(base, here, target, there)
+        _insert(made, target[there:again])
+        there = again
+    return bytes(made)
+
+
+def _meeting(base: bytes, here: int, target: bytes, there: int) -> tuple[int, int]:
+    """Where two texts that part at *here* and *there* agree again: records keep the order of their lines."""
+    line = target.find(b"\n", there)
+    for _ in range(_LINES):
+        anchor = target[line : line + _ANCHOR]
+        if line < 0 or len(anchor) < _ANCHOR:
+            break
+        found = base.find(anchor, here, here + _NEAR)
+        if found >= 0:
+            return found, line
+        line = target.find(b"\n", line + 1)
+    same = _common_end(base[here:], target[there:])
+    return len(base) - same, len(target) - same
+
+
+def _common_end(one: bytes, other: bytes) -> int:
+    """How many bytes are the same at the end of both."""
+    most = min(len(one), len(other))
+    same = 0
+    while same < most:
+        size = min(_STRIDE, most - same)
+        alike = _alike(
+            one[len(one) - same - size : len(one) - same], other[len(other) - same - size : len(other) - same], "little"
+        )
+        same += alike
+        if alike < size:
+            break
+    return same
+
+
+def _common(base: bytes, here: int, target: bytes, there: int) -> int:
+    """How many bytes are the same from *here* and *there* on."""
+    most = min(len(base) - here, len(target) - there)
+    same, stride = 0, _STRIDE
+    while same < most:
+        size = min(stride, most - same)
+        one, other = base[here + same : here + same + size], target[there + same : there + same + size]
+        if one != other:
+            if size > _STRIDE:
+                stride = _STRIDE
+                continue
+            return same + _alike(one, other, "big")
+        same += size
+        stride *= 4
+    return same
+
+
+def _alike(one: bytes, other: bytes, order: Literal["big", "little"]) -> int:
+    """How many bytes of two of one length are the same, from the beginning (``big``) or from the end (``little``)."""
+    differing = int.from_bytes(one, order) ^ int.from_bytes(other, order)
+    return len(one) - (differing.bit_length() + 7) // 8
+
+
+def _copy(made: bytearray, offset: int, size: int) -> None:
+    while size > 0:
+        part = min(size, _LONGEST_COPY)
+        code, arguments = 0x80, bytearray()
+        for bit, byte in enumerate((*offset.to_bytes(4, "little"), *part.to_bytes(2, "little"))):
+            if byte:
+                code |= 1 << bit
+                arguments.append(byte)
+        made.append(code)
+        made += arguments
+        offset, size = offset + part, size - part
+
+
+def _insert(made: bytearray, raw: bytes) -> None:
+    for start in range(0, len(raw), 127):
+        part = raw[start : start + 127]
+        made.append(len(part))
+        made += part
+
+
+def _varint(number: int) -> bytes:
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    made.append(number)
+    return bytes(made)
+
+
+# --- packs -----------------------------------------------------------------------------------------------------------
+
+
+class Packed:
+    """Entries in the order in which a pack holds them, each object once. It is not changed: more make another one."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, bytes] = {}
+        self.size = 0  # bytes of the entries
+        self._rows: list[tuple[bytes, int, int]] = []  # id, CRC-32 and offset, sorted
+
+    def with_entries(self, entries: Sequence[Entry]) -> Packed:
+        made = Packed()
+        made.entries, made.size, made._rows = dict(self.entries), self.size, list(self._rows)
+        for entry in entries:
+            if entry.id not in made.entries:
+                made._rows.append((bytes.fromhex(entry.id), zlib.crc32(entry.raw), _BEGINNING + made.size))
+                made.entries[entry.id] = entry.raw
+                made.size += len(entry.raw)
+        made._rows.sort()
+        return made
+
+    def as_files(self) -> tuple[bytes, bytes]:
+        """The pack, and its index, version 2. The pack has less than 2 GiB."""
+        body = b"".join((b"PACK\0\0\0\2", len(self.entries).to_bytes(4, "big"), *self.entries.values()))
+        pack = body + hashlib.sha1(body, usedforsecurity=False).digest()
+        counts = [0] * 256
+        for name, _, _ in self._rows:
+            counts[name[0]] += 1
+        numbers = struct.Struct(f">{len(self._rows)}I")
+        index = b"".join(
+            (
+                b"\xfftOc\0\0\0\2",
+                _FANOUT.pack(*accumulate(counts)),
+                *(name for name, _, _ in self._rows),
+                numbers.pack(*(crc for _, crc, _ in self._rows)),
+                numbers.pack(*(offset for _, _, offset in self._rows)),
+                pack[-20:],
+            )
+        )
+        return pack, index + hashlib.sha1(index, usedforsecurity=False).digest()

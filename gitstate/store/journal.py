@@ -1,0 +1,215 @@
+"""The journal: what the branch moved to since everything was last made durable, acknowledged by one write and one sync.
+
+A file of a fixed size, written over in place, so that a sync has nothing to write but bytes. It holds a chain of
+publications, each of which moves the branch from where the one before it left it, and brings the pack entries that this
+takes. The first of a chain opens an *epoch*: it moves nothing, and what lies behind it from an earlier epoch no longer
+counts. Within a boot the branch itself is the truth, and nobody but the next writer reads the journal; after a power
+cut it says what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import accumulate
+from typing import NamedTuple
+
+from gitstate.durable import Directory, NotAFileError, datasync
+from gitstate.errors import StorageError
+from gitstate.layout import JOURNAL
+from gitstate.store.entries import Entry
+from gitstate.store.epoch import MAGIC, this_boot
+
+SIZE = 1024 * 1024  # bytes of the file
+MOST = 64  # publications in one epoch
+_BLOCK = 4096  # publications begin on such a boundary, so that no two share a sector
+_HEAD = struct.Struct(">8sI8s8sII20s20s12sI")
+_SIZES = struct.Struct(">20sI")
+
+
+class Publication(NamedTuple):
+    """A move of the branch from *parent* to *head*, and the entries of the objects that it brings.
+
+    *pack* ends the name of the pack that held all entries of the epoch then; *boot* tells boots of the machine apart.
+    """
+
+    epoch: bytes
+    boot: bytes
+    number: int
+    parent: str
+    head: str
+    pack: bytes
+    entries: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes up in the file."""
+        length = _HEAD.size + sum(_SIZES.size + len(entry.raw) for entry in self.entries)
+        return -(-length // _BLOCK) * _BLOCK
+
+
+class Journal:
+    """The journal of one repository."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self._chain: list[Publication] = []
+        self._end = 0
+
+    # --- reading ---
+
+    def chain(self) -> list[Publication]:
+        """What it holds, the oldest first: as far as it is whole. What was read once is not read again."""
+        try:
+            with closing(self.directory.opened(JOURNAL)) as file:
+                self._follow(file.fileno())
+        except NotAFileError:
+            self._chain, self._end = [], 0
+        return self._chain
+
+    def _follow(self, descriptor: int) -> None:
+        if self._chain:
+            first = os.pread(descriptor, _HEAD.size, 0)
+            if _HEAD.unpack(first.ljust(_HEAD.size, b"\0"))[2] != self._chain[0].epoch:
+                self._chain, self._end = [], 0
+        else:
+            self._end = 0
+        for found in _read_on(descriptor, self._chain[-1] if self._chain else None, self._end):
+            self._chain.append(found)
+            self._end += found.size
+
+    @property
+    def known(self) -> list[Publication]:
+        """What was read last."""
+        return self._chain
+
+    # --- writing ---
+
+    def has_room(self, publication: Publication) -> bool:
+        """Whether *publication* can follow what was read last."""
+        return publication.number < MOST and self._end + publication.size <= SIZE
+
+    def begin(self, head: str) -> None:
+        """Open an epoch at *head*, durably: all that was published up to it must be durable.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        first = Publication(secrets.token_bytes(8), this_boot(), 0, head, head, b"\0" * 12, ())
+        self._chain, self._end = [], 0
+        try:
+            self._write(first, 0)
+        except StorageError:
+            # Not there, not of its size, of another name as well, or it failed before: then no sync of it can be trusted.
+            self.directory.write(JOURNAL, bytes(SIZE))
+            self._write(first, 0)
+        self._chain, self._end = [first], first.size
+
+    def append(self, publication: Publication) -> None:
+        """Acknowledge a publication: it survives a power cut from here on.
+
+        Raises:
+            StorageError: it may not. No later sync of this file can tell that it does.
+        """
+        self._write(publication, self._end)
+        self._chain.append(publication)
+        self._end += publication.size
+
+    def sync(self) -> None:
+        """Make durable what another process may have written without having synced it.
+
+        Raises:
+            StorageError: the sync failed.
+        """
+        self._write(None, 0)
+
+    def drop(self) -> None:
+        """Remove the file: whoever comes next begins another."""
+        self._chain, self._end = [], 0
+        self.directory.drop(JOURNAL)
+
+    def _write(self, publication: Publication | None, offset: int) -> None:
+        descriptor = self.directory.descriptor(JOURNAL, os.O_WRONLY)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_size != SIZE or found.st_nlink != 1:  # its other name may be anybody's
+                raise StorageError("the journal is not what it should be", path=JOURNAL)
+            if publication is not None:
+                raw = _encoded(publication)
+                if os.pwrite(descriptor, raw, offset) != len(raw):
+                    raise StorageError("the journal was written in part", path=JOURNAL)
+            datasync(descriptor)
+        except OSError as error:
+            raise StorageError(
+                f"the journal: {(error.strerror or str(error)).lower()}", path=JOURNAL, errno=error.errno
+            ) from None
+        finally:
+            os.close(descriptor)
+
+
+# --- the format ------------------------------------------------------------------------------------------------------
+
+
+def _encoded(publication: Publication) -> bytes:
+    entries = publication.entries
+    body = b"".join(
+        [
+            *(_SIZES.pack(bytes.fromhex(entry.id), len(entry.raw)) for entry in entries),
+            *(entry.raw for entry in entries),
+        ]
+    )
+    head = _HEAD.pack(
+        MAGIC,
+        0,
+        publication.epoch,
+        publication.boot,
+        publication.number,
+        len(body),
+        bytes.fromhex(publication.parent),
+        bytes.fromhex(publication.head),
+        publication.pack,
+        len(entries),
+    )
+    crc = zlib.crc32(body, zlib.crc32(head[12:]))
+    return b"".join((MAGIC, crc.to_bytes(4, "big"), head[12:], body))
+
+
+def _read_on(descriptor: int, last: Publication | None, offset: int) -> Iterator[Publication]:
+    """The whole publications from *offset* on that follow *last*, each the one before it."""
+    while True:
+        raw = os.pread(descriptor, _BLOCK, offset)
+        found = _decoded(raw, descriptor, offset)
+        if found is None:
+            return
+        if last is None:
+            if found.number != 0:
+                return
+        elif (found.epoch, found.number, found.parent) != (last.epoch, last.number + 1, last.head):
+            return
+        yield found
+        last, offset = found, offset + found.size
+
+
+def _decoded(raw: bytes, descriptor: int, offset: int) -> Publication | None:
+    if len(raw) < _HEAD.size:
+        return None
+    magic, crc, epoch, boot, number, length, parent, head, pack, count = _HEAD.unpack_from(raw)
+    if magic != MAGIC or length > SIZE:
+        return None
+    whole = _HEAD.size + length
+    if whole > len(raw):
+        raw += os.pread(descriptor, whole - len(raw), offset + len(raw))
+    if len(raw) < whole or zlib.crc32(raw[12:whole]) != crc or count * _SIZES.size > length:
+        return None
+    table = list(_SIZES.iter_unpack(raw[_HEAD.size : _HEAD.size + count * _SIZES.size]))
+    entries = _cut(raw[:whole], _HEAD.size + count * _SIZES.size, table)
+    return Publication(epoch, boot, number, parent.hex(), head.hex(), pack, entries)
+
+
+def _cut(raw: bytes, start: int, table: Sequence[tuple[bytes, int]]) -> tuple[Entry, ...]:
+    ends = accumulate((size for _, size in table), initial=start)
+    return tuple(Entry(name.hex(), raw[at : at + size]) for (name, size), at in zip(table, ends, strict=False))
