@@ -370,6 +370,25 @@ class Directory:
         finally:
             os.close(descriptor)
 
+    def overwrite(self, name: str, raw: bytes, offset: int, size: int) -> None:
+        """Bytes of a file changed in place, durably. The file has *size* bytes before and after.
+
+        Raises:
+            StorageError: what stands there now, or will after a power cut, is not known.
+        """
+        descriptor = self.descriptor(name, os.O_WRONLY)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_size != size or found.st_nlink != 1:  # its other name may be anybody's
+                raise OSError(errno.EIO, "not as it was made")
+            if os.pwrite(descriptor, raw, offset) != len(raw):
+                raise OSError(errno.EIO, "written in part")
+            datasync(descriptor)
+        except OSError as error:
+            raise _storage(name, error) from None
+        finally:
+            os.close(descriptor)
+
     def descriptor(self, name: str, access: int) -> int:
         """A file opened for writing in place, made empty if need be. The caller closes it, and minds other hard links."""
         flags = access | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

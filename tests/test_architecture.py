@@ -212,8 +212,9 @@ def calls_of(attribute: str) -> set[str]:
 
 
 def test_one_function_moves_the_branch() -> None:
-    assert calls_of("advance") == {"transaction"}
-    assert calls_of("reinstate") == {"pointers"}
+    assert calls_of("advance") == {"store.recent"}
+    assert calls_of("publish") == {"transaction"}
+    assert calls_of("reinstate") == {"pointers", "store.replay"}
     assert calls_of("_exchange") == {"store.refs"}
 
 

@@ -109,12 +109,12 @@ def test_a_failed_fsync_is_never_taken_for_success(name: str, full: bool, seed: 
         root = bench.fresh()
         points = strace.points(bench.victims, PERFORM, bench.arguments(root), bench.scratch / "log")
         bench.drop(root)
-        fsyncs = [point for point in points if point.name == "fsync"]
+        fsyncs = [point for point in points if point.name in ("fsync", "fdatasync")]
         for point in fsyncs if full else draw(fsyncs, 2, seed):
             root = bench.fresh()
             recording = record(
                 bench.victims, PERFORM, bench.arguments(root), root, bench.scratch / "log",
-                "-e", f"inject=fsync:error=EIO:when={point.nth}",
+                "-e", f"inject={point.name}:error=EIO:when={point.nth}",
             )  # fmt: skip
             bench.drop(root)
             explorer = Explorer(bench.start, recording)

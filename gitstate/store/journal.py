@@ -18,7 +18,7 @@ from contextlib import closing
 from itertools import accumulate
 from typing import NamedTuple
 
-from gitstate.durable import Directory, NotAFileError, datasync
+from gitstate.durable import Directory, NotAFileError
 from gitstate.errors import StorageError
 from gitstate.layout import JOURNAL
 from gitstate.store.entries import Entry
@@ -125,30 +125,15 @@ class Journal:
         Raises:
             StorageError: the sync failed.
         """
-        self._write(None, 0)
+        self.directory.overwrite(JOURNAL, b"", 0, SIZE)
 
     def drop(self) -> None:
         """Remove the file: whoever comes next begins another."""
         self._chain, self._end = [], 0
         self.directory.drop(JOURNAL)
 
-    def _write(self, publication: Publication | None, offset: int) -> None:
-        descriptor = self.directory.descriptor(JOURNAL, os.O_WRONLY)
-        try:
-            found = os.fstat(descriptor)
-            if found.st_size != SIZE or found.st_nlink != 1:  # its other name may be anybody's
-                raise StorageError("the journal is not what it should be", path=JOURNAL)
-            if publication is not None:
-                raw = _encoded(publication)
-                if os.pwrite(descriptor, raw, offset) != len(raw):
-                    raise StorageError("the journal was written in part", path=JOURNAL)
-            datasync(descriptor)
-        except OSError as error:
-            raise StorageError(
-                f"the journal: {(error.strerror or str(error)).lower()}", path=JOURNAL, errno=error.errno
-            ) from None
-        finally:
-            os.close(descriptor)
+    def _write(self, publication: Publication, offset: int) -> None:
+        self.directory.overwrite(JOURNAL, _encoded(publication), offset, SIZE)
 
 
 # --- the format ------------------------------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ class Bench:
         exact: bool = False,
         tolerant: bool = False,
         expected: dict[str, Any] | None = None,
+        cuts: Sequence[bool] | None = None,
     ) -> list[list[str]]:
         """What does not hold in each project; a fresh process judges them all. See ``judge_all``."""
         found = self.judges.call(
@@ -114,6 +115,7 @@ class Bench:
             strict=strict,
             exact=exact,
             tolerant=tolerant,
+            cuts=[False] * len(roots) if cuts is None else list(cuts),
         )
         assert isinstance(found, dict)
         assert "trace" not in found, found["trace"]
@@ -131,7 +133,8 @@ def judged(
         for state, root in zip(batch, roots, strict=True):
             explorer.materialise(state, root)
         counts = [state.acknowledged for state in batch]
-        yield from zip(batch, bench.judge(roots, counts, strict=False, expected=expected), strict=True)
+        cuts = [state.model != "kill" for state in batch]
+        yield from zip(batch, bench.judge(roots, counts, strict=False, expected=expected, cuts=cuts), strict=True)
         bench.drop(*roots)
 
 

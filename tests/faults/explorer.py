@@ -358,9 +358,17 @@ class Explorer:
 
 
 def _lost(raw: bytes, synced: bytes, how: str) -> bytes:
-    """Bytes of which only *synced* is sure: where they differ they are gone, half there, or NULs."""
+    """Bytes of which only *synced* is sure: where they differ they are gone, half there, or NULs.
+
+    A file of one size that is written over in place stays of that size, and keeps what was there before.
+    """
     pairs = zip(raw, synced, strict=False)
     same = next((position for position, (one, other) in enumerate(pairs) if one != other), min(len(raw), len(synced)))
+    if len(raw) == len(synced):
+        last = next((n for n in range(len(raw), same, -1) if raw[n - 1] != synced[n - 1]), same)
+        until = {"empty": same, "half": same + (last - same) // 2, "nuls": same}[how]
+        between = b"\0" * (last - same) if how == "nuls" else synced[until:last]
+        return raw[:until] + between + synced[last:]
     if how == "empty":
         return synced[:same] if raw.startswith(synced) else b""
     if how == "half":

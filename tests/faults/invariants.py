@@ -2,7 +2,8 @@
 
 * the visible state is exactly the one before or the one after the operation;
 * every acknowledged operation is in history, and nothing else than what was begun;
-* ``git fsck --strict --full`` has nothing to say (for every set of objects and refs not judged before);
+* ``git fsck --strict --full`` has nothing to say (for every set of objects and refs not judged before); after a power
+  cut, from the first mutation on: until then history is what gitstate tells;
 * the next operation succeeds, soon and without help;
 * nothing of ours is left behind after it; registry, directories, tags, index and head agree, for git as for gitstate.
 """
@@ -95,6 +96,20 @@ def history(root: str) -> list[str]:
     return [_same(line[41:]) for line in shown.stdout.splitlines()]
 
 
+def told(root: str) -> list[str]:
+    """As :func:`history`, as gitstate tells it."""
+    state = opened(root, _NEXT)
+    try:
+        if not (base_of(root) / ".git").is_dir():
+            return []
+        revisions = state._revisions
+        return [_same(found.message.split("\n", 1)[0]) for found in revisions.walk(revisions.head())][::-1]
+    except gitstate.GitStateError as error:
+        return [f"unreadable: {error.code}: {error.message}"]
+    finally:
+        state.close()
+
+
 def listing(root: str) -> set[str]:
     """Everything below the project but objects and what is in quarantine."""
     found = set()
@@ -152,16 +167,18 @@ def judge_all(
     strict: bool,
     exact: bool,
     tolerant: bool,
+    cuts: list[bool],
 ) -> None:
     """Judge many projects, one after the other; *known* holds the digests of what git's own check has passed.
 
     With *exact* nothing may have happened but what was acknowledged; with *strict* nothing that was made may be missing.
-    With *tolerant* there may be other adoptions and repairs than in an undisturbed run.
+    *cuts* says of each whether the power was cut. With *tolerant* there may be other adoptions and repairs than in an undisturbed run.
     """
     verdicts = []
     seen = set(known)
-    for root, count in zip(roots, acknowledged, strict=True):
+    for root, count, is_cut in zip(roots, acknowledged, cuts, strict=True):
         judge = Judge(root, count, expected, seen)
+        judge.is_cut = is_cut
         judge.strict, judge.tolerant, judge.most = strict, tolerant, count if exact else count + 1
         verdicts.append(judge.verdict())
     answer.say({"verdicts": verdicts, "known": sorted(seen - set(known))})
@@ -173,6 +190,7 @@ class Judge:
     def __init__(self, root: str, acknowledged: int, expected: Json, known: set[str]) -> None:
         self.root, self.base, self.acknowledged, self.known = root, base_of(root), acknowledged, known
         self.strict, self.tolerant, self.most = True, False, acknowledged + 1
+        self.is_cut = False
         self.views: list[Json] = expected["visible"]  # type: ignore[assignment]
         self.histories: list[list[str]] = expected["history"]  # type: ignore[assignment]
         self.next_views: list[Json] = expected["next"]  # type: ignore[assignment]
@@ -194,9 +212,10 @@ class Judge:
         return self.wrong
 
     def _judge(self) -> None:
-        before = history(self.root)
+        before = told(self.root) if self.is_cut else history(self.root)
         which = self._which(before)
-        self._fsck("at once")
+        if not self.is_cut:
+            self._fsck("at once")
         began = time.monotonic()
         follow(opened(self.root, _NEXT), needs_repair=self.needs_repair)
         took = time.monotonic() - began

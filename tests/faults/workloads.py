@@ -281,7 +281,7 @@ def _apply(patches: Iterable[str]) -> None:
     for patch in patches:
         words = patch.split("=")
         if words[0] == "without durability":
-            gitstate.durable.fsync = lambda descriptor: None
+            gitstate.durable.fsync = gitstate.durable.datasync = lambda descriptor: None
         elif words[0] == "in another boot":  # as if the machine had been restarted since
             gitstate.process.boot_id = lambda: ANOTHER_BOOT
         elif words[0] == "largest file":  # beyond it a write fails, as on a full disk
