@@ -57,8 +57,25 @@ class Checker:
                 "not_adopted", "note", "there is no history yet: the first mutation begins it", hint="gitstate init"
             )
             return
-        if newest is None:
-            self.revisions.objects.forget()
+        if self.revisions.recent.is_overruled():
+            yield Finding(
+                "journal_pending", "note", "the machine stopped: what it lost of the newest changes is in the journal, and the next mutation puts it back",
+                path=layout.JOURNAL, hint="gitstate repair",
+            )  # fmt: skip
+            yield from self._state(state, newest, full=False)
+            return
+        if newest is not None:
+            yield from self._looked_at(state, newest, full=full)
+            return
+        known, self.revisions = self.revisions, self.revisions.from_disk()
+        self._audit = Audit(self.revisions, self.progress)
+        try:
+            yield from self._looked_at(state, newest, full=full)
+        finally:
+            self.revisions.objects.close()
+            self.revisions = known
+
+    def _looked_at(self, state: str, newest: int | None, *, full: bool) -> Iterator[Finding]:
         if state == "clone":
             yield Finding("clone", "note", "this is a clone; it can be read, not mutated", hint="gitstate init")
         else:

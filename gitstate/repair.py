@@ -15,12 +15,14 @@ from gitstate.pointers import Pointers
 from gitstate.results import Finding
 from gitstate.salvage import Salvage
 from gitstate.store import inspection
+from gitstate.store.replay import replay
 from gitstate.transaction import Writer
 
 # What is put right on the way, without a word of its own.
 _SILENTLY = {
     "object_damaged": "written again from the files",
     "file_missing": "written from history",
+    "journal_pending": "put back",
     "index_differs": "written anew",
     "left_behind": "removed",
     "outside_edit": "adopted",
@@ -58,7 +60,9 @@ def _mend(writer: Writer) -> Iterator[Finding]:
     pointers = Pointers(writer, salvage)
     yield from salvage.guards()
     with writer.keeper.guard.hold(writer.lock_timeout):
+        replay(writer.revisions)
         yield from salvage.places()
+        yield from salvage.journaled()
         yield from pointers.head()
         yield from pointers.lock()
         yield from salvage.packs()

@@ -110,6 +110,24 @@ class Salvage:
         kept = [self.keep(f"{PACKS}/{name}{ending}") for ending in (".pack", ".idx", ".rev", ".bitmap")]
         return f"{saved} objects were saved out of it{next(filter(None, kept), '')}"
 
+    def journaled(self) -> Iterator[Finding]:
+        """What the journal holds and the disk does not, written again."""
+        revisions = self.writer.revisions
+        entries = revisions.recent.packed.entries
+        disk = revisions.from_disk()
+        try:
+            lost = [object_id for object_id in entries if not disk.objects.has(object_id)]
+        finally:
+            disk.objects.close()
+        if lost:
+            revisions.recent.keep()
+            revisions.objects.forget()
+        for object_id in lost:
+            yield Finding(
+                "object_damaged", "error", f"the object {object_id[:12]} was lost", path=path_of(object_id),
+                action="written again from the journal",
+            )  # fmt: skip
+
     def loose(self) -> Iterator[Finding]:
         """Damaged loose files: taken away, and written again where the work tree or a pack has the object."""
         objects = self.writer.revisions.objects

@@ -9,7 +9,9 @@ from types import FunctionType
 from gitstate.durable import Directory
 from gitstate.lease import LeaseKeeper
 from gitstate.projection import Projection
+from gitstate.store.journal import Journal
 from gitstate.store.objects import Objects
+from gitstate.store.recent import Recent
 from gitstate.store.refs import Refs
 
 # What is a step: each of these is stopped at before it begins. The private ones are the steps of taking the lease.
@@ -21,7 +23,9 @@ STEPS: dict[type, tuple[str, ...]] = {
     LeaseKeeper: ("acquire", "_take", "_publish", "_set_aside", "prove", "release"),
     Projection: ("survey", "apply", "quarantine", "move_directory", "follow_legacy", "write_note", "drop_note"),
     Refs: ("advance", "create_tag", "note_move", "make_durable", "left_over"),
-    Objects: ("write", "require"),
+    Objects: ("write",),
+    Recent: ("prepare", "publish", "settle", "tidy", "remove"),
+    Journal: ("begin", "append"),
 }  # fmt: skip
 WRAPPERS = ("kept_open", "hold")  # context managers; what happens in them is counted
 

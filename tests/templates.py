@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,3 +29,15 @@ def copy(of: Path, to: Path) -> tuple[StateRepository, FakeClock]:
     clock = FakeClock()
     clock.advance(hours=1)
     return StateRepository(to, actor="user:alice", clock=clock), clock
+
+
+def loosen(base: Path) -> None:
+    """Give every object a file of its own, and nobody another copy."""
+    (base / ".git/gitstate/journal").unlink(missing_ok=True)
+    packs = base / ".git/objects/pack"
+    for pack in packs.glob("*.pack"):
+        raw = pack.read_bytes()
+        for file in packs.glob(f"{pack.stem}.*"):
+            file.chmod(0o600)
+            file.unlink()
+        subprocess.run(["git", "unpack-objects", "-q"], cwd=base, input=raw, check=True)

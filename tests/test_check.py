@@ -17,7 +17,7 @@ from clocks import FakeClock
 from conftest import git
 from listings import listing
 from original import Original
-from templates import copy, template
+from templates import copy, loosen, template
 
 from gitstate import CorruptStateError, DamageWarning, StateRepository
 
@@ -71,6 +71,7 @@ def signed_commit(state: State, kind: str, generation: int, subject: str = "upda
 
 
 def loose(state: State, revision: str) -> Path:
+    loosen(state.base_dir)
     name = git(state.base_dir, "rev-parse", revision).stdout.strip()
     return inside(state, f"objects/{name[:2]}/{name[2:]}")
 

@@ -70,7 +70,7 @@ def test_with_durability_switched_off_the_explorer_finds_many_bad_states(seed: i
             explorer = Explorer(bench.start, _recorded(bench, [name]))
             # The operation is over: what it acknowledged must be there, whatever the cut takes.
             chosen = [state for state in explorer.states() if state.acknowledged]
-            chosen = _distinct(explorer, draw(chosen, 60, seed))[:16]
+            chosen = _distinct(explorer, draw(chosen, 900, seed))[:120]
             found += sum(bool(wrong) for _, wrong in judged(bench, explorer, chosen, bench.expected))
     record_property("figures", f"power cut, durability switched off: {found} bad states found")
     assert found >= 10

@@ -13,7 +13,7 @@ import pytest
 from clocks import FakeClock
 from conftest import assert_sound, git
 from listings import contents, listing
-from templates import copy, template
+from templates import copy, loosen, template
 
 import gitstate
 from gitstate import CorruptStateError, DamageWarning, Finding, StateRepository
@@ -379,6 +379,7 @@ def test_a_tag_of_the_user_s_is_left_as_it_is(state: State) -> None:
 
 
 def object_of(state: State, name: str) -> Path:
+    loosen(state.base_dir)
     found = git(state.base_dir, "rev-parse", name).stdout.strip()
     return inside(state, f"objects/{found[:2]}/{found[2:]}")
 

@@ -22,6 +22,7 @@ from gitstate.durable import Directory, NotAFileError
 from gitstate.errors import StorageError
 from gitstate.layout import JOURNAL
 from gitstate.store.entries import Entry
+from gitstate.store.epoch import HEAD as EPOCH
 from gitstate.store.epoch import MAGIC, this_boot
 
 SIZE = 1024 * 1024  # bytes of the file
@@ -45,11 +46,19 @@ class Publication(NamedTuple):
     pack: bytes
     entries: tuple[Entry, ...]
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes up in the file."""
-        length = _HEAD.size + sum(_SIZES.size + len(entry.raw) for entry in self.entries)
-        return -(-length // _BLOCK) * _BLOCK
+    size: int  # bytes that it takes up in the file
+
+
+def publication(
+    epoch: bytes, number: int, parent: str, head: str, entries: Sequence[Entry], pack: bytes = b"\0" * 12
+) -> Publication:
+    """A publication of this boot."""
+    length = _HEAD.size + sum(_SIZES.size + len(entry.raw) for entry in entries)
+    return Publication(epoch, this_boot(), number, parent, head, pack, tuple(entries), _blocks(length))
+
+
+def _blocks(length: int) -> int:
+    return -(-length // _BLOCK) * _BLOCK
 
 
 class Journal:
@@ -57,35 +66,23 @@ class Journal:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self._chain: list[Publication] = []
-        self._end = 0
+        # Replaced and never changed: threads may read here at once.
+        self._chain: tuple[Publication, ...] = ()
 
     # --- reading ---
 
-    def chain(self) -> list[Publication]:
+    def chain(self) -> tuple[Publication, ...]:
         """What it holds, the oldest first: as far as it is whole. What was read once is not read again."""
         try:
             with closing(self.directory.opened(JOURNAL)) as file:
-                self._follow(file.fileno())
+                self._chain = _followed(file.fileno(), self._chain)
         except NotAFileError:
-            self._chain, self._end = [], 0
+            self._chain = ()
         return self._chain
-
-    def _follow(self, descriptor: int) -> None:
-        if self._chain:
-            first = os.pread(descriptor, _HEAD.size, 0)
-            if _HEAD.unpack(first.ljust(_HEAD.size, b"\0"))[2] != self._chain[0].epoch:
-                self._chain, self._end = [], 0
-        else:
-            self._end = 0
-        for found in _read_on(descriptor, self._chain[-1] if self._chain else None, self._end):
-            self._chain.append(found)
-            self._end += found.size
 
     @property
-    def known(self) -> list[Publication]:
-        """What was read last."""
-        return self._chain
+    def _end(self) -> int:
+        return sum(publication.size for publication in self._chain)
 
     # --- writing ---
 
@@ -93,21 +90,27 @@ class Journal:
         """Whether *publication* can follow what was read last."""
         return publication.number < MOST and self._end + publication.size <= SIZE
 
-    def begin(self, head: str) -> None:
-        """Open an epoch at *head*, durably: all that was published up to it must be durable.
+    def begin(self, head: str, following: Publication | None) -> bool:
+        """Open an epoch at *head*, durably, if the publication *following* has room in it; whether it was opened.
+
+        All that was published up to *head* must be durable: what was here is written over.
 
         Raises:
             StorageError: the file cannot be written.
         """
-        first = Publication(secrets.token_bytes(8), this_boot(), 0, head, head, b"\0" * 12, ())
-        self._chain, self._end = [], 0
+        epoch = secrets.token_bytes(8) if following is None else following.epoch
+        first = publication(epoch, 0, head, head, ())
+        if following is not None and first.size + following.size > SIZE:
+            return False
+        self._chain = ()
         try:
             self._write(first, 0)
         except StorageError:
             # Not there, not of its size, of another name as well, or it failed before: then no sync of it can be trusted.
             self.directory.write(JOURNAL, bytes(SIZE))
             self._write(first, 0)
-        self._chain, self._end = [first], first.size
+        self._chain = (first,)
+        return True
 
     def append(self, publication: Publication) -> None:
         """Acknowledge a publication: it survives a power cut from here on.
@@ -116,8 +119,7 @@ class Journal:
             StorageError: it may not. No later sync of this file can tell that it does.
         """
         self._write(publication, self._end)
-        self._chain.append(publication)
-        self._end += publication.size
+        self._chain = (*self._chain, publication)
 
     def sync(self) -> None:
         """Make durable what another process may have written without having synced it.
@@ -129,7 +131,7 @@ class Journal:
 
     def drop(self) -> None:
         """Remove the file: whoever comes next begins another."""
-        self._chain, self._end = [], 0
+        self._chain = ()
         self.directory.drop(JOURNAL)
 
     def _write(self, publication: Publication, offset: int) -> None:
@@ -163,6 +165,15 @@ def _encoded(publication: Publication) -> bytes:
     return b"".join((MAGIC, crc.to_bytes(4, "big"), head[12:], body))
 
 
+def _followed(descriptor: int, chain: tuple[Publication, ...]) -> tuple[Publication, ...]:
+    """What is there, of which *chain* was read before."""
+    if chain:
+        first = os.pread(descriptor, EPOCH.size, 0)
+        if len(first) < EPOCH.size or EPOCH.unpack(first)[2] != chain[0].epoch:
+            chain = ()
+    return (*chain, *_read_on(descriptor, chain[-1] if chain else None, sum(found.size for found in chain)))
+
+
 def _read_on(descriptor: int, last: Publication | None, offset: int) -> Iterator[Publication]:
     """The whole publications from *offset* on that follow *last*, each the one before it."""
     while True:
@@ -192,7 +203,7 @@ def _decoded(raw: bytes, descriptor: int, offset: int) -> Publication | None:
         return None
     table = list(_SIZES.iter_unpack(raw[_HEAD.size : _HEAD.size + count * _SIZES.size]))
     entries = _cut(raw[:whole], _HEAD.size + count * _SIZES.size, table)
-    return Publication(epoch, boot, number, parent.hex(), head.hex(), pack, entries)
+    return Publication(epoch, boot, number, parent.hex(), head.hex(), pack, entries, _blocks(whole))
 
 
 def _cut(raw: bytes, start: int, table: Sequence[tuple[bytes, int]]) -> tuple[Entry, ...]:

@@ -64,7 +64,7 @@ class Objects:
         self._closing = weakref.finalize(self, _close, self._packs)
         self._cache: OrderedDict[str, Stored] = OrderedDict()
         self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
-        self.recent: Recent = lambda object_id, *, refresh: None  # where else an object may be
+        self.recent: Recent | None = None
 
     # --- reading ---
 
@@ -119,7 +119,7 @@ class Objects:
         return found
 
     def _read_recent(self, object_id: str, *, refresh: bool) -> Stored | None:
-        found = self.recent(object_id, refresh=refresh)
+        found = None if self.recent is None else self.recent(object_id, refresh=refresh)
         return found if found is not None and found.id == object_id else None
 
     def has(self, object_id: str) -> bool:

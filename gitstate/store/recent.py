@@ -11,11 +11,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gitstate.errors import CorruptStateError, StorageError, logged
 from gitstate.store.entries import Entry, Packed, base_of, relative, unpacked, whole
-from gitstate.store.epoch import is_of_this_boot, is_overruled, this_boot
-from gitstate.store.journal import Journal, Publication
+from gitstate.store.epoch import is_of_this_boot, is_overruled
+from gitstate.store.journal import Journal, Publication, publication
 from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS, pack_names
 from gitstate.store.refs import Refs
@@ -26,14 +27,22 @@ _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not writte
 
 @dataclass
 class Prepared:
-    """A publication that is ready to be made: its pack and index lie aside, named *name* once they are in place."""
+    """A publication that is ready to be made, the first of an epoch or another: its pack and index lie aside."""
 
     publication: Publication
-    name: str
+    objects: Mapping[str, Stored]
     pack: str
     index: str
-    is_journaled: bool
-    before: str | None  # the recent pack that this one holds as well
+    before: str | None  # the recent pack, whose objects this one holds as well
+
+
+class Known(NamedTuple):
+    """What was learnt of an epoch: *count* publications, their entries, and upon how many others each entry builds."""
+
+    epoch: bytes
+    count: int
+    packed: Packed
+    depths: Mapping[str, int]
 
 
 @dataclass
@@ -43,15 +52,13 @@ class Recent:
     objects: Objects
     refs: Refs
     journal: Journal = field(init=False)
-    _packed: Packed = field(default_factory=Packed, init=False)  # the entries of the epoch
-    _depths: dict[str, int] = field(default_factory=dict, init=False)
-    _known: tuple[bytes, int] = field(default=(b"", 0), init=False)  # the epoch, and how many of its publications
+    # What is known is replaced and never changed: threads may read here at once.
+    _known: Known = field(default_factory=lambda: Known(b"", 0, Packed(), {}), init=False)
     _is_clean: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.directory = self.objects.directory
         self.journal = Journal(self.directory)
-        self.objects.recent = self.find
 
     # --- reading ---
 
@@ -63,13 +70,13 @@ class Recent:
 
     def published(self) -> list[str]:
         """The heads that the journal holds, the newest last."""
-        return [publication.head for publication in self._learn()]
+        return [found.head for found in self._learn()]
 
     def find(self, object_id: str, *, refresh: bool) -> Stored | None:
         """An object of the epoch; *refresh* looks into the journal again."""
         if refresh:
             self._learn()
-        entry = self._packed.entries.get(object_id)
+        entry = self._known.packed.entries.get(object_id)
         if entry is None:
             return None
         try:
@@ -77,25 +84,26 @@ class Recent:
         except (ValueError, CorruptStateError):
             return None
 
-    def _learn(self) -> list[Publication]:
+    def _learn(self) -> tuple[Publication, ...]:
         """The chain, whose entries are known from here on."""
         chain = self.journal.chain()
-        epoch, count = (chain[0].epoch, len(chain)) if chain else (b"", 0)
-        if epoch != self._known[0]:
-            self._packed, self._depths, self._known = Packed(), {}, (epoch, 0)
-        for publication in chain[self._known[1] :]:
-            self._packed = self._packed.with_entries(publication.entries)
-            for entry in publication.entries:
+        epoch, known = chain[0].epoch if chain else b"", self._known
+        if epoch != known.epoch:
+            known = Known(epoch, 0, Packed(), {})
+        if len(chain) > known.count or epoch != self._known.epoch:
+            entries = [entry for found in chain[known.count :] for entry in found.entries]
+            depths = dict(known.depths)
+            for entry in entries:
                 base = base_of(entry.raw)
-                self._depths[entry.id] = 0 if base is None else self._depths.get(base, 0) + 1
-        self._known = (epoch, count)
+                depths[entry.id] = 0 if base is None else depths.get(base, 0) + 1
+            self._known = Known(epoch, len(chain), known.packed.with_entries(entries), depths)
         return chain
 
     @property
     def packed(self) -> Packed:
-        """The entries of the epoch, as far as they are known."""
+        """The entries of the epoch."""
         self._learn()
-        return self._packed
+        return self._known.packed
 
     # --- publishing ---
 
@@ -107,76 +115,41 @@ class Recent:
         Raises:
             StorageError: the file system refused.
         """
-        chain = self._learn()
-        if not chain or chain[-1].head != parent or self._distrusted(chain):
-            chain = self._anew(parent)
-        found = self._publication(chain, parent, head, objects, bases)
-        if not self.journal.has_room(found) or self._packed.size > _LARGEST:
-            chain = self._anew(parent)
-            found = self._publication(chain, parent, head, objects, bases)
-        return self._prepared(found, is_journaled=bool(chain) and self.journal.has_room(found))
-
-    def _distrusted(self, chain: list[Publication]) -> bool:
-        return not is_of_this_boot(chain[0].boot)
-
-    def _anew(self, head: str) -> list[Publication]:
-        """Everything up to *head* made durable, and an epoch opened there."""
+        chain, packed = self._learn(), self._known.packed
+        if self._ends_at(chain, parent):
+            made = [self._entry(*item, bases) for item in objects.items() if item[0] not in packed.entries]
+            found = publication(chain[-1].epoch, chain[-1].number + 1, parent, head, made, secrets.token_bytes(12))
+            if self.journal.has_room(found) and packed.size <= _LARGEST:
+                return self._prepared(found, packed, objects, before=_current(chain))
+        # Everything so far is made durable the long way, and an epoch opened, once the lease is proved.
         self.settle()
-        return self.begin(head)
+        made = [whole(*item) for item in objects.items()]
+        found = publication(secrets.token_bytes(8), 1, parent, head, made, secrets.token_bytes(12))
+        return self._prepared(found, Packed(), objects, before=None)
 
-    def begin(self, head: str) -> list[Publication]:
-        """Open an epoch at *head*, which is durable; its chain, which is empty where there can be no journal."""
-        try:
-            self.journal.begin(head)
-            self._is_clean = True
-        except StorageError as error:
-            logged(f"without a journal everything is synced: {error}")
-            self.journal.drop()
-        return self._learn()
+    @staticmethod
+    def _ends_at(chain: Sequence[Publication], head: str) -> bool:
+        """Whether the journal alone makes *head* durable, with all before it."""
+        return bool(chain) and chain[-1].head == head and is_of_this_boot(chain[0].boot)
 
-    def _publication(
-        self,
-        chain: list[Publication],
-        parent: str,
-        head: str,
-        objects: Mapping[str, Stored],
-        bases: Mapping[str, str],
-    ) -> Publication:
-        """What moves the branch to *head*, with the entries that the epoch has not."""
-        made = []
-        for object_id, stored in objects.items():
-            if object_id not in self._packed.entries:
-                made.append(self._entry(object_id, stored, bases.get(object_id)))
-        last = chain[-1] if chain else None
-        epoch = secrets.token_bytes(8) if last is None else last.epoch
-        number = 1 if last is None else last.number + 1
-        return Publication(epoch, this_boot(), number, parent, head, secrets.token_bytes(12), tuple(made))
-
-    def _entry(self, object_id: str, stored: Stored, base: str | None) -> Entry:
-        found = None
-        if base is not None and self._depths.get(base, _DEEPEST) < _DEEPEST:
+    def _entry(self, object_id: str, stored: Stored, bases: Mapping[str, str]) -> Entry:
+        base, found = bases.get(object_id), None
+        if base is not None and self._known.depths.get(base, _DEEPEST) < _DEEPEST:
             with suppress(CorruptStateError):
                 found = relative(object_id, stored.raw, base, self.objects.read(base, stored.kind).raw)
         return found or whole(object_id, stored)
 
-    def _prepared(self, publication: Publication, *, is_journaled: bool) -> Prepared:
-        # What is not journaled is of no epoch: whoever replays the present one must not take it for a left-over.
-        epoch = publication.epoch if is_journaled else secrets.token_bytes(8)
-        name = _name(epoch, publication.pack)
-        raw, rows = self._packed.with_entries(publication.entries).as_files()
-        pack = self.directory.prepare(raw, durable=not is_journaled)
+    def _prepared(
+        self, publication: Publication, packed: Packed, objects: Mapping[str, Stored], *, before: str | None
+    ) -> Prepared:
+        raw, rows = packed.with_entries(publication.entries).as_files()
+        pack = self.directory.prepare(raw, durable=False)
         try:
-            index = self.directory.prepare(rows, durable=not is_journaled)
+            index = self.directory.prepare(rows, durable=False)
         except BaseException:
             self.directory.drop(pack)
             raise
-        before = self._current() if is_journaled else None
-        return Prepared(publication, name, pack, index, is_journaled, before)
-
-    def _current(self) -> str | None:
-        """The name of the recent pack."""
-        chain = self.journal.known
-        return _name(chain[-1].epoch, chain[-1].pack) if len(chain) > 1 else None
+        return Prepared(publication, objects, pack, index, before)
 
     def discard(self, prepared: Prepared) -> None:
         """Throw away what was prepared and not published."""
@@ -190,42 +163,56 @@ class Recent:
             BranchMovedError: the branch is not at the parent.
             StorageError: it could not be moved; or, with code ``outcome_unknown``, it moved and that may not be durable.
         """
-        publication = prepared.publication
-        name = f"{PACKS}/{prepared.name}"
+        made, name = prepared.publication, _name(prepared.publication)
+        self.refs.expect(made.parent)
+        is_journaled = made.number > 1 or self.begin(made.parent, made)
         # git takes a pack for one as soon as its index is there.
-        self.directory.move(prepared.pack, f"{name}.pack")
+        self.directory.move(prepared.pack, f"{PACKS}/{name}.pack")
         try:
-            self.directory.move(prepared.index, f"{name}.idx")
-            if not prepared.is_journaled:
-                self.directory.sync(PACKS)
-            self.refs.advance(publication.parent, publication.head, durable=not prepared.is_journaled)
+            self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
+            if not is_journaled:
+                self._sync([name])
+            self.refs.advance(made.parent, made.head, durable=not is_journaled)
         except StorageError as error:
             if error.code != "outcome_unknown":
-                self.remove(prepared.name)
+                self.remove(name)
             raise
-        if prepared.is_journaled:
-            self._acknowledge(publication)
+        if is_journaled:
+            self._acknowledge(made)
+        for object_id, stored in prepared.objects.items():
+            self.objects.remember(object_id, stored)
         if prepared.before is not None:
             self.remove(prepared.before)
 
-    def _acknowledge(self, publication: Publication) -> None:
-        try:
-            self.journal.append(publication)
-        except StorageError as error:
-            logged(f"the journal failed, so everything is synced: {error}")
-            self._without_journal(publication)
-            return
-        self._learn()
+    def begin(self, head: str, first: Publication | None = None) -> bool:
+        """Open an epoch at *head*, which is durable, with room for its *first* publication; whether there is a journal.
 
-    def _without_journal(self, publication: Publication) -> None:
-        """The long way to the same: after a sync that failed, no later sync of the journal says anything."""
+        Under the guard.
+        """
         try:
-            self.settle(names=[_name(publication.epoch, publication.pack)])
+            opened = self.journal.begin(head, first)
         except StorageError as error:
-            raise self.refs.unknown(publication.head, error) from None
-        finally:
+            logged(f"without a journal everything is synced: {error}")
             self.journal.drop()
-            self._learn()
+            opened = False
+        self._is_clean = True
+        self._learn()
+        return opened
+
+    def _acknowledge(self, made: Publication) -> None:
+        try:
+            self.journal.append(made)
+        except StorageError as error:
+            # After a sync that failed, no later sync of the journal says anything.
+            logged(f"the journal failed, so everything is synced: {error}")
+            try:
+                self._sync([_name(made)])
+                self.refs.make_durable()
+            except StorageError as worse:
+                raise self.refs.unknown(made.head, worse) from None
+            finally:
+                self.journal.drop()
+        self._learn()
 
     def remove(self, name: str) -> None:
         """Take a pack away. Where that fails it is swept later."""
@@ -238,44 +225,73 @@ class Recent:
     def make_durable(self, head: str) -> None:
         """Make *head*, which is the branch's, survive a power cut: whoever moved it may have been killed before that.
 
+        Under the guard.
+
         Raises:
             StorageError: it may not.
         """
-        chain = self._learn()
-        if chain and chain[-1].head == head and is_of_this_boot(chain[0].boot):
-            self.journal.sync()
+        if self._ends_at(self._learn(), head):
+            try:
+                self.journal.sync()
+            except StorageError:
+                self.settle()
+                self.journal.drop()
         else:
             self.settle()
 
-    def settle(self, *, names: Sequence[str] | None = None) -> None:
+    def settle(self) -> None:
         """Make everything durable the long way: the packs of the epoch, and the branch.
 
         Raises:
             StorageError: something could not be synced.
         """
-        for name in self.of_epoch() if names is None else names:
+        self._sync(self.of_epoch())
+        self.refs.make_durable()
+
+    def _sync(self, names: Sequence[str]) -> None:
+        for name in names:
             for ending in (".pack", ".idx"):
                 if self.directory.status(f"{PACKS}/{name}{ending}") is not None:
                     self.directory.sync_file(f"{PACKS}/{name}{ending}")
         self.directory.sync(PACKS)
-        self.refs.make_durable()
 
     def of_epoch(self) -> list[str]:
         """The packs that were written in this epoch and are still there."""
         chain = self.journal.chain()
-        beginning = _name(chain[0].epoch, b"") if chain else ""  # without a journal, any of them may be one
+        beginning = _beginning(chain[0]) if chain else ""  # without a journal, any of them may be one
         return [name for name in pack_names(self.directory) if name.startswith(beginning)]
+
+    def keep(self) -> None:
+        """All that the journal holds in a pack of its own, durable, named by what it holds.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        raw, index = self.packed.as_files()
+        name = f"{PACKS}/pack-{raw[-20:].hex()}"
+        self.directory.write(f"{name}.pack", raw)
+        self.directory.write(f"{name}.idx", index)
 
     # --- after a kill ---
 
     def tidy(self, head: str) -> None:
         """Remove what a killed writer left: packs of objects that were never published. Under the guard."""
         chain = self._learn()
-        if chain and chain[-1].head == head and is_of_this_boot(chain[0].boot):
+        if self._ends_at(chain, head):
             for name in self.of_epoch():
-                if name != self._current():
+                if name != _current(chain):
                     self.remove(name)
 
 
-def _name(epoch: bytes, pack: bytes) -> str:
-    return f"pack-{epoch.hex()}{pack.hex()}"
+def _current(chain: Sequence[Publication]) -> str | None:
+    """The name of the recent pack."""
+    return _name(chain[-1]) if len(chain) > 1 else None
+
+
+def _name(publication: Publication) -> str:
+    """The pack of an epoch as of a publication; all of one epoch begin alike."""
+    return f"{_beginning(publication)}{publication.pack.hex()}"
+
+
+def _beginning(publication: Publication) -> str:
+    return f"pack-{publication.epoch.hex()}"

@@ -159,9 +159,14 @@ class Refs:
             BranchMovedError: the branch is not at *old*.
             StorageError: it could not be moved; or, with code ``outcome_unknown``, it moved and that may not be durable.
         """
-        self._exchange(BRANCH, lambda: self._expect(old), new, durable=durable)
+        self._exchange(BRANCH, lambda: self.expect(old), new, durable=durable)
 
-    def _expect(self, old: str) -> None:
+    def expect(self, old: str) -> None:
+        """Make sure that the branch is at *old*.
+
+        Raises:
+            BranchMovedError: it is not.
+        """
         current = self.read(BRANCH)
         if current != old:
             raise BranchMovedError(

@@ -20,10 +20,7 @@ def replay(revisions: Revisions) -> str | None:
     head = revisions.head()
     packed, leftover = recent.packed, recent.of_epoch()
     if packed.entries:
-        raw, index = packed.as_files()
-        name = f"{PACKS}/pack-{raw[-20:].hex()}"
-        directory.write(f"{name}.pack", raw)
-        directory.write(f"{name}.idx", index)
+        recent.keep()
     for name in leftover:
         # One that cannot be read was never synced; one that holds more was made by somebody who could not journal it.
         found = ids_of(directory, name)

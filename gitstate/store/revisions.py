@@ -61,6 +61,13 @@ class Revisions:
     def __init__(self, objects: Objects, refs: Refs) -> None:
         self.objects, self.refs = objects, refs
         self.recent = Recent(objects, refs)
+        objects.recent = self.recent.find
+
+    def from_disk(self) -> Revisions:
+        """The same history as git finds it: without what memory and the journal know. The caller closes its objects."""
+        found = Revisions(Objects(self.objects.directory), self.refs)
+        found.objects.recent = None
+        return found
 
     # --- reading ---
 
