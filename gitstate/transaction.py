@@ -127,8 +127,7 @@ class Writer:
         """Steps 5 (its end) to 8."""
         after = settle(outcome.snapshot, now, owner=self.actor)
         if not after.edits and not after.new_tags:
-            with self.keeper.guard.hold(self._patience):
-                self.revisions.recent.make_durable(before.revision or "")
+            self.revisions.recent.make_durable(before.revision or "", lambda: self.keeper.guard.hold(self._patience))
             return Done(before, outcome.operation, None)
         parent = self.revisions.read(before.revision or "")
         operation = self._signed(outcome.operation, lease, reason)

@@ -3,7 +3,7 @@
 The victim is a forked child whose steps are counted: the methods through which everything reaches the disk, the refs,
 the lease and the files are wrapped, and at the n-th call it sends itself a signal; n = 1, 2, … until it gets through.
 With ``--full`` every call is a step, those that only look as well. In CI a step is a call that changes something; a
-writer is stopped at all of them in the plain update, and at every fifth in the other scenes.
+writer is stopped at all of them in the plain update, and at every third in the other scenes.
 
 Nothing is timed: the other writer's clock runs ahead of the victim's, so that it finds the lease expired at once, and
 what it waits for passes on that clock alone.
@@ -259,7 +259,7 @@ def test_a_writer_stopped_past_its_lease_at_any_step_cannot_harm_whoever_overtoo
     name: str, ground: Callable[[Scene], Path], full: bool
 ) -> None:
     scene, outcomes = SCENES[name], set()
-    chosen = points(name, full, every=1 if name == "an update" else 5)
+    chosen = points(name, full, every=1 if name == "an update" else 3)
     for number in chosen:
         project = ground(scene)
         victim = begin(project, scene, number, signal.SIGSTOP, every=full)

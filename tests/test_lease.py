@@ -611,7 +611,9 @@ def test_an_expired_holder_renews_its_lease_before_it_publishes(
 ) -> None:
     refs, seen = state._writer.revisions.refs, []
     advance = refs.advance
-    monkeypatch.setattr(refs, "advance", lambda old, new: seen.append(state.lease_info()) or advance(old, new))
+    monkeypatch.setattr(
+        refs, "advance", lambda old, new, durable: seen.append(state.lease_info()) or advance(old, new, durable=durable)
+    )
     with state.transaction() as tx:
         tx.update_loop(LOOP, {"note": "slow"})
         held = state.lease_info()

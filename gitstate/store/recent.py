@@ -8,8 +8,8 @@ journal puts back whatever of this was lost. ``docs/explanation/durability.md`` 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS, pack_names
 from gitstate.store.refs import Refs
 
-_DEEPEST = 16  # entries that one may build upon, each on the next
+_DEEPEST = 64  # entries that one may build upon, each on the next
 _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not written again and again
 
 
@@ -37,10 +37,10 @@ class Prepared:
 
 
 class Known(NamedTuple):
-    """What was learnt of an epoch: *count* publications, their entries, and upon how many others each entry builds."""
+    """What was learnt of an epoch: *length* publications, their entries, and upon how many others each entry builds."""
 
     epoch: bytes
-    count: int
+    length: int
     packed: Packed
     depths: Mapping[str, int]
 
@@ -90,8 +90,8 @@ class Recent:
         epoch, known = chain[0].epoch if chain else b"", self._known
         if epoch != known.epoch:
             known = Known(epoch, 0, Packed(), {})
-        if len(chain) > known.count or epoch != self._known.epoch:
-            entries = [entry for found in chain[known.count :] for entry in found.entries]
+        if len(chain) > known.length or epoch != self._known.epoch:
+            entries = [entry for found in chain[known.length :] for entry in found.entries]
             depths = dict(known.depths)
             for entry in entries:
                 base = base_of(entry.raw)
@@ -222,22 +222,21 @@ class Recent:
 
     # --- making durable ---
 
-    def make_durable(self, head: str) -> None:
+    def make_durable(self, head: str, guarded: Callable[[], AbstractContextManager[None]]) -> None:
         """Make *head*, which is the branch's, survive a power cut: whoever moved it may have been killed before that.
-
-        Under the guard.
 
         Raises:
             StorageError: it may not.
         """
-        if self._ends_at(self._learn(), head):
-            try:
-                self.journal.sync()
-            except StorageError:
+        if not self._ends_at(self._learn(), head):
+            self.settle()
+            return
+        try:
+            self.journal.sync()
+        except StorageError:
+            with guarded():  # so that nobody is acknowledged by a journal that goes
                 self.settle()
                 self.journal.drop()
-        else:
-            self.settle()
 
     def settle(self) -> None:
         """Make everything durable the long way: the packs of the epoch, and the branch.
