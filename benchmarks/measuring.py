@@ -97,7 +97,7 @@ def _blocks(values: Sequence[float]) -> list[Sequence[float]]:
 
 
 def bar(
-    number: int,
+    number: int | str,
     what: str,
     value: float,
     limit: float,
@@ -108,7 +108,7 @@ def bar(
 ) -> dict[str, Any]:
     """One line of what was asked for: the value, what it may be at most (or must be at *least*), and whether it is.
 
-    *number* is that of the bar in the page's list; *found* what :func:`ratio` said, for the spread.
+    *number* is that of the bar, or the word for what has none; *found* what :func:`ratio` said, for the spread.
     """
     return {
         "bar": number,
