@@ -17,6 +17,7 @@ import time
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from measuring import Figures, quantile
 from mutation import REGISTRY, save_durably
@@ -24,13 +25,18 @@ from workload import many_archived, mutation, notes, steps_done
 
 import gitstate
 
-_PLAIN_EVERY = 10  # mutations between two plain saves of the same size, by which a slow disk is known
+_PLAIN_EVERY = (2, 10)  # mutations to a plain save of the same size, by which a slow disk is known: at first, and later
+_AT_FIRST = 1000
+_ENOUGH = 8  # plain saves in a part of history without which it says nothing
 
 
 class Trace:
-    """What each mutation cost, by its number: seconds, CPU seconds, the state's bytes, and a plain save now and then."""
+    """What each mutation cost, by its number: seconds, CPU seconds, the state's bytes.
 
-    NAMES = ("seconds", "cpu", "bytes", "plain")
+    Now and then also the seconds of a plain save, and what memory the process has then, in MB.
+    """
+
+    NAMES = ("seconds", "cpu", "bytes", "plain", "memory")
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -97,17 +103,26 @@ def _grow(state: gitstate.StateRepository, trace: Trace, begin: int, end: int, k
         figures = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
         if loop_id is not None:
             figures["bytes"] = float((state.get_loop_dir(loop_id) / "session-state.json").stat().st_size)
-        if number % _PLAIN_EVERY == 0:
+        if number % _PLAIN_EVERY[number >= _AT_FIRST] == 0:
             began = time.perf_counter()
             save_durably(aside / "session-state.json", state_bytes)
             save_durably(aside / REGISTRY, state_bytes[:1000])
             figures["plain"] = time.perf_counter() - began
+            figures["memory"] = _resident()
         trace.add(**figures)
         if time.monotonic() - shown > 5:
             shown = time.monotonic()
             trace.save()
             print(f"\r{number + 1:,} of {end:,} mutations", end="", file=sys.stderr, flush=True)
     print(f"\r{end:,} mutations            ", file=sys.stderr, flush=True)
+
+
+def _resident() -> float:
+    """MB of memory that this process has now; not a number where the kernel does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024**2
+    except OSError:
+        return math.nan
 
 
 def archived(keep: Path, count: int) -> Path:
@@ -139,7 +154,6 @@ def _copy(source: Path, target: Path) -> None:
     unfinished = target.with_name(f"{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(source, unfinished, symlinks=True)
-    os.sync()
     unfinished.rename(target)
 
 
@@ -167,10 +181,13 @@ def windows(end: int, count: int = 24) -> Iterator[tuple[int, int]]:
 def course(trace: Trace, end: int) -> list[Figures]:
     """Cost along history, each part against the plain saves made in it."""
     found = []
+    begin = 0
     for low, high in windows(end):
-        each, plain = trace.of("seconds", low, high), trace.of("plain", low, high)
-        if len(each) < 5 or not plain:
-            continue
+        begin = begin or low
+        each, plain = trace.of("seconds", begin, high), trace.of("plain", begin, high)
+        if len(plain) < _ENOUGH:
+            continue  # the next one takes it along
+        begin = 0
         base = statistics.median(plain)
         found.append(
             {
@@ -183,10 +200,11 @@ def course(trace: Trace, end: int) -> list[Figures]:
     return found
 
 
-def throughput(trace: Trace, begin: int, end: int) -> Figures:
+def throughput(trace: Trace, begin: int, end: int) -> dict[str, Any]:
     """All that mutations *begin* to *end* cost, whatever keeps it flat included, and the longest pauses of it."""
     each, cpu, plain = (trace.of(name, begin, end) for name in ("seconds", "cpu", "plain"))
     longest = max(range(len(each)), key=each.__getitem__)
+    memory = trace.of("memory", begin, end)
     return {
         "begin": begin,
         "end": end,
@@ -201,6 +219,7 @@ def throughput(trace: Trace, begin: int, end: int) -> Figures:
         "plain_mean_ms": round(statistics.fmean(plain) * 1e3, 4),
         "plain_longest_ms": round(max(plain) * 1e3, 2),
         "mean_ratio": round(statistics.fmean(each) / statistics.fmean(plain), 3),
+        "memory_mb": [round(memory[0], 1), round(max(memory), 1)] if memory else None,
         "state_bytes": round(statistics.fmean(trace.of("bytes", begin, end))),
     }
 

@@ -10,6 +10,7 @@ just opened; `.git` is in the cache of the system, for all sides alike.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -37,7 +38,12 @@ def main() -> None:
     parser.add_argument("--archived", type=int, default=0, help="also measure with so many archived loops")
     parser.add_argument("--rounds", type=int, default=200, help="of updates; a quarter of them for questions")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--commands", nargs="+", default=[], help="whose memory is measured; all of them without it")
     asked = parser.parse_args()
+    if asked.keep is not None:
+        asked.keep.mkdir(parents=True, exist_ok=True)
+        asked.directory = asked.directory or asked.keep  # all on one disk
+    parts = {**PARTS, "memory": partial(memory, only=asked.commands)}
     with scratch(asked.directory) as root:
         keep = asked.keep or root / "kept"
         trace = grown(keep, asked.sizes)
@@ -49,11 +55,14 @@ def main() -> None:
             "course": course(trace, max(asked.sizes)),
             "throughput": throughput(trace, FRESH, max(asked.sizes)),
         }
-        others = {"fresh": fresh(root / "fresh", FRESH)}
-        if asked.archived:
-            others["archived"] = working_copy(archived(keep, asked.archived), root / "archived")
+        others: Sizes = {}
+        if "updates" in asked.only:
+            others["fresh"] = fresh(root / "fresh", FRESH)
+            if asked.archived:
+                others["archived"] = working_copy(archived(keep, asked.archived), root / "archived")
+        os.sync()  # what was copied is not written back while something is measured
         for name in asked.only:
-            found |= PARTS[name](copies, others, asked.rounds, root)
+            found |= parts[name](copies, others, asked.rounds, root)
     lines = bars(found)
     _print(found)
     report("history", parser, asked, lines, **found)
@@ -66,7 +75,7 @@ def updates(copies: Sizes, others: Sizes, rounds: int, root: Path) -> dict[str, 
     """``update_loop`` at each size, in turn, and a plain save of the same state."""
     sides: dict[str, Side] = {name: _updating(path) for name, path in [*others.items(), *copies.items()]}
     sides["plain"] = _saving(others["fresh"], root / "plain")
-    times = take_turns(sides, rounds, warm=max(10, rounds // 10))
+    times = take_turns(sides, rounds, warm=max(3, rounds // 10))
     return {
         "update": {
             name: {
@@ -129,14 +138,14 @@ def questions(copies: Sizes, others: Sizes, rounds: int, root: Path) -> dict[str
     """Each question at each size, in turn; the ratio is to the smallest size. Rolling back, which writes, comes last."""
     names = list(copies)
     facts = {name: _facts(path) for name, path in copies.items()}
-    asked = max(5, rounds // 4)
+    asked = max(3, rounds // 4)
     found: dict[str, dict[str, Figures]] = {}
     for words, question in QUESTIONS.items():
         sides: dict[str, Side] = {name: partial(_asking, question, path, facts[name]) for name, path in copies.items()}
         found[words] = _against_first(take_turns(sides, asked, warm=3))
     sides = {name: partial(_rolling_back, path) for name, path in copies.items()}
     found["rollback"] = _against_first(take_turns(sides, asked, warm=3))
-    return {"questions": found, "log": _processes(copies, names, max(5, rounds // 10))}
+    return {"questions": found, "log": _processes(copies, names, max(3, rounds // 10))}
 
 
 def _asking(question: Question, path: Path, facts: dict[str, Any], number: int) -> object:
@@ -160,7 +169,7 @@ def _processes(copies: Sizes, names: list[str], rounds: int) -> dict[str, Figure
         git = ["git", "-C", base, "log", "-20", "--", f"loops/{LONG_AGO}"]
         sides[f"gitstate {name}"] = partial(_ran, [*children.GITSTATE, "-C", copies[name], "log", LONG_AGO, "-n", "20"])
         sides[f"git {name}"] = partial(_ran, git)
-    return _against_first(take_turns(sides, rounds, warm=2))
+    return _against_first(take_turns(sides, rounds, warm=1))
 
 
 def _ran(words: Sequence[str | Path], number: int) -> None:
@@ -170,12 +179,12 @@ def _ran(words: Sequence[str | Path], number: int) -> None:
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def memory(copies: Sizes, others: Sizes, rounds: int, root: Path) -> dict[str, Any]:
+def memory(copies: Sizes, others: Sizes, rounds: int, root: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     """The peak of each command at the smallest and the largest size, and how long it took."""
     names = list(dict.fromkeys([next(iter(copies)), list(copies)[-1]]))
     facts = {name: _facts(copies[name]) for name in names}
     found: dict[str, dict[str, Any]] = {}
-    for words in COMMANDS:
+    for words in (words for words in COMMANDS if not only or words[0] in only):
         row = {}
         for name in names:
             filled = [each.format(**facts[name]) for each in words]
@@ -280,7 +289,7 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
         peaks = {
             words: row[large]["peak_kb"] / row[small]["peak_kb"]
             for words, row in commands.items()
-            if row[small] and row[large]
+            if row[small] and row[large] and row[small]["peak_kb"]
         }
         worst = max(peaks, key=peaks.__getitem__)
         lines.append(bar(8, f"peak memory of gitstate {worst} at {count} / at {int(small):,}", peaks[worst], 1.5))

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -39,14 +40,14 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Seconds of each call of each side, after *warm* rounds that do not count.
 
-    Another side begins every round, so that none always follows the same one. *every*: a side that plays only in each
-    n-th round.
+    The order is drawn anew each round, so that none always follows the same one. *every*: a side that plays only in
+    each n-th round.
     """
-    names = list(sides)
+    names, draw = list(sides), random.Random(rounds)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(warm + rounds):
-        for place in range(len(names)):
-            name = names[(number + place) % len(names)]
+        draw.shuffle(names)
+        for name in names:
             if number % (every or {}).get(name, 1):
                 continue
             began = time.perf_counter()
@@ -75,16 +76,17 @@ def spread(seconds: Sequence[float]) -> Figures:
 
 def ratio(these: Sequence[float], those: Sequence[float]) -> Figures:
     """The ratio of two medians, that of the p90, and the lowest and highest ratio of medians in a fifth of the run."""
+    whole = statistics.median(these) / statistics.median(those)
     parts = [
         statistics.median(a) / statistics.median(b)
         for a, b in zip(_blocks(these), _blocks(those), strict=True)
         if a and b
     ]
     return {
-        "ratio": round(statistics.median(these) / statistics.median(those), 3),
+        "ratio": round(whole, 3),
         "p90_ratio": round(quantile(these, 0.9) / quantile(those, 0.9), 3),
-        "low": round(min(parts), 3),
-        "high": round(max(parts), 3),
+        "low": round(min(whole, *parts), 3),
+        "high": round(max(whole, *parts), 3),
     }
 
 

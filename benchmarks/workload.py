@@ -60,8 +60,8 @@ Mutation = Callable[[gitstate.StateRepository], object]
 def mutation(number: int) -> tuple[str | None, Mutation]:
     """The mutation that comes after *number* others, and the loop that it is about.
 
-    Three loops live at a time. Each is created, gets notes of 4 KB, goes through an iteration at each sixth mutation
-    and updates in between, grows to some 17 KB, and is archived; then comes the next.
+    Three loops live at a time. Each is created, gets notes of 2 KB, goes through an iteration at each eighth mutation
+    and updates in between, grows to some 17 KB, and is archived; then comes the next. A state has 10 KB in the mean.
     """
     if number >= _BEGIN:
         slot, turn = (number - _BEGIN) % len(_LIVES), (number - _BEGIN) // len(_LIVES)
@@ -108,10 +108,10 @@ def _lived(loop_id: str, step: int, life: int, number: int) -> tuple[str, Mutati
         status = draw.choice(["completed", "completed", "failed", "aborted"])
         return loop_id, lambda state: state.archive_loop(loop_id, status=status, reason=why(number))
     if step == 1:
-        return loop_id, lambda state: state.update_loop(loop_id, {"notes": notes(4_000)}, reason=why(number))
-    if step % 6 == 2:
+        return loop_id, lambda state: state.update_loop(loop_id, {"notes": notes(2_500)}, reason=why(number))
+    if step % 8 == 2:
         record = {
-            "number": step // 6 + 1,
+            "number": step // 8 + 1,
             "status": draw.choice(["failed", "passed"]),
             "analysis": prose(draw, 120),
             "learnings": prose(draw, 70),
