@@ -1,47 +1,102 @@
-"""One durable mutation against its peers, in one run, on one disk: medians and p90, as a table and as JSON.
+"""One durable mutation against its peers, in one run, on one disk: ratios, medians and p90, as a table and as JSON.
 
-    python benchmarks/mutation.py [--rounds 300] [--size 10000] [--json FILE] [--directory DIR] [--only gitstate,plain]
+    python benchmarks/mutation.py [--rounds 300] [--size 10000 1000000] [--json FILE] [--directory DIR]
 
-Every side saves the same two files, a session state and a registry of about 1 KB. The sides take turns, so that a slow
-minute of the disk is slow for all of them; ratios count, not milliseconds.
+Every side saves the same two files, a session state of the size asked for and a registry of about 1 KB, with another
+iteration and note each time. The sides take turns, so that a slow minute of the disk is slow for all of them; ratios
+count, not milliseconds.
+
+    gitstate   update_loop: lease, commit, projection, index, with all that gitstate promises
+    plain      both files written aside, fsynced, renamed, and their directories fsynced; encoded beforehand
+    encoded    the same, encoded with orjson each time
+    sqlite     one row of the state's size, WAL, synchronous=FULL: no history, no files
+    floor      one record of 4 KB written in place and fdatasynced: the least that a durable answer costs on this disk
+    git        git add and git commit with core.fsync=all
+    dulwich    dulwich's porcelain, add and commit, as it comes: it does not survive a power cut
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
-import shutil
-import statistics
+import re
+import sqlite3
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import orjson
+from measuring import Side, arguments, bar, print_table, ratio, report, scratch, spread, take_turns
+from workload import notes
 
 import gitstate
 
-Side = Callable[[int], None]
-LOOP = "bench-loop"
+LOOP = "ralph-measured"
+STATE = f"loops/{LOOP}/session-state.json"
+REGISTRY = "registry.json"
+BIG = 200_000  # bytes from which on a state counts as big: fewer rounds, and a bar of its own
 
 
-def state_of(number: int, size: int) -> dict[str, object]:
-    """A session state of about *size* bytes, one field of which is another every time."""
-    entries = [
-        {"number": n, "status": "failed", "learnings": f"lesson {n:06d}: {'x' * 60}"} for n in range(size // 150)
-    ]
-    return {"loopId": LOOP, "status": "running", "currentIteration": number, "iterationLog": entries}
+class Files:
+    """The two files as gitstate writes them, for the others to save with a new iteration and note each time."""
+
+    def __init__(self, state: bytes, registry: bytes) -> None:
+        self.state, self.registry = state, registry
+        self._pieces = {
+            STATE: _pieces(state, [b'"currentIteration": 1,', b'"note": "number 0"']),
+            REGISTRY: _pieces(registry, [b'"iteration": 1,']),
+        }
+
+    def versions(self, number: int) -> dict[str, bytes]:
+        """What mutation *number* would write."""
+        new = {b'"currentIteration": 1,': b'"currentIteration": %d,', b'"iteration": 1,': b'"iteration": %d,'}
+        return {
+            path: b"".join(
+                new.get(piece, b'"note": "number %d"') % (1 + number) if is_mark else piece for piece, is_mark in pieces
+            )
+            for path, pieces in self._pieces.items()
+        }
 
 
-def registry_of(number: int) -> dict[str, object]:
-    entry = {"loop_id": LOOP, "status": "running", "iteration": number, "task_summary": "y" * 700}
-    return {"version": "2.0.0", "active_loops": [entry], "total_active": 1}
+def _pieces(raw: bytes, marks: list[bytes]) -> list[tuple[bytes, bool]]:
+    """*raw* in pieces, those that change marked: joining them costs no search."""
+    found = re.split(b"(" + b"|".join(map(re.escape, marks)) + b")", raw)
+    assert len(found) == 1 + 2 * len(marks), "each mark is there once"
+    return [(piece, place % 2 == 1) for place, piece in enumerate(found)]
 
 
-def _write_aside(path: Path, raw: bytes) -> None:
+def begun(root: Path, size: int) -> gitstate.StateRepository:
+    """A repository with one loop, whose state has about *size* bytes."""
+    state = gitstate.open(root, actor="agent:bench")
+    state.create_loop("Fix all failing tests " * 30, "done", loop_id=LOOP, max_iterations=1000, pid=None)
+    state.update_loop(LOOP, {"notes": notes(size), "currentIteration": 1, "note": "number 0"})
+    return state
+
+
+def files_of(state: gitstate.StateRepository) -> Files:
+    return Files(*((state.base_dir / path).read_bytes() for path in (STATE, REGISTRY)))
+
+
+# --- the sides -------------------------------------------------------------------------------------------------------
+
+
+def ours(root: Path, files: Files, size: int) -> Side:
+    state = begun(root, size)
+    return lambda number: state.update_loop(LOOP, {"currentIteration": 1 + number, "note": f"number {1 + number}"})
+
+
+def plain(root: Path, files: Files, size: int) -> Side:
+    (root / STATE).parent.mkdir(parents=True)
+
+    def save(number: int) -> None:
+        for path, raw in files.versions(number).items():
+            save_durably(root / path, raw)
+
+    return save
+
+
+def save_durably(path: Path, raw: bytes) -> None:
+    """A plain durable save: aside, fsync, rename, and fsync of the directory."""
     aside = path.with_suffix(".aside")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -57,138 +112,162 @@ def _write_aside(path: Path, raw: bytes) -> None:
         os.close(directory)
 
 
-def _save(root: Path, number: int, size: int, write: Callable[[Path, bytes], object]) -> None:
-    (root / "loops" / LOOP).mkdir(parents=True, exist_ok=True)
-    state = json.dumps(state_of(number, size), indent=2).encode()
-    write(root / "loops" / LOOP / "session-state.json", state)
-    write(root / "registry.json", json.dumps(registry_of(number), indent=2).encode())
-
-
-def plain(root: Path, size: int) -> Side:
-    """Both files written aside, fsynced, renamed, and their directories fsynced."""
-    states = [json.dumps(state_of(number, size), indent=2).encode() for number in range(2)]
-    registries = [json.dumps(registry_of(number), indent=2).encode() for number in range(2)]
-    state = root / "loops" / LOOP / "session-state.json"
-    state.parent.mkdir(parents=True)
+def encoded(root: Path, files: Files, size: int) -> Side:
+    (root / STATE).parent.mkdir(parents=True)
+    state, registry = orjson.loads(files.state), orjson.loads(files.registry)
 
     def save(number: int) -> None:
-        _write_aside(state, states[number % 2])
-        _write_aside(root / "registry.json", registries[number % 2])
+        state.update(currentIteration=1 + number, note=f"number {number}")
+        registry["active_loops"][0]["iteration"] = 1 + number
+        save_durably(root / STATE, orjson.dumps(state, option=orjson.OPT_INDENT_2))
+        save_durably(root / REGISTRY, orjson.dumps(registry, option=orjson.OPT_INDENT_2))
 
     return save
 
 
-def ours(root: Path, size: int) -> Side:
-    """``update_loop``: lease, commit, projection, index, with all that gitstate promises."""
-    repository = gitstate.open(root, actor="agent:bench")
-    repository.create_loop("y" * 700, "done", loop_id=LOOP, pid=None)
-    repository.update_loop(LOOP, {"payload": state_of(0, size)["iterationLog"]})
+def sqlite(root: Path, files: Files, size: int) -> Side:
+    connection = sqlite3.connect(root / "state.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE states (id TEXT PRIMARY KEY, document BLOB)")
+    connection.execute("INSERT INTO states VALUES (?, ?)", (LOOP, files.state))
 
     def save(number: int) -> None:
-        repository.update_loop(LOOP, {"currentIteration": 1 + number % 1000, "note": f"number {number}"})
+        connection.execute("UPDATE states SET document = ? WHERE id = ?", (files.versions(number)[STATE], LOOP))
 
     return save
 
 
-def git(root: Path, size: int) -> Side:
-    """``git add`` and ``git commit`` with ``core.fsync=all``."""
+def floor(root: Path, files: Files, size: int) -> Side:
+    descriptor = os.open(root / "journal", os.O_RDWR | os.O_CREAT, 0o600)
+    os.write(descriptor, b"\0" * 4096 * 64)
+    os.fsync(descriptor)
+
+    def save(number: int) -> None:
+        os.pwrite(descriptor, number.to_bytes(8, "little") * 512, number % 64 * 4096)
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+
+    return save
+
+
+def write_both(root: Path, files: Files, number: int) -> None:
+    for path, raw in files.versions(number).items():
+        (root / path).write_bytes(raw)
+
+
+def git(root: Path, files: Files, size: int) -> Side:
+    (root / STATE).parent.mkdir(parents=True)
     run = ["git", "-C", str(root), "-c", "core.fsync=all", "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "init", "-q", "-b", "main", str(root)], check=True)
 
     def save(number: int) -> None:
-        _save(root, number, size, Path.write_bytes)
+        write_both(root, files, number)
         subprocess.run([*run, "add", "-A"], check=True)
         subprocess.run([*run, "commit", "-q", "-m", f"number {number}"], check=True)
 
     return save
 
 
-def dulwich(root: Path, size: int) -> Side:
-    """dulwich's porcelain: add and commit, as it comes, which does not survive a power cut."""
+def dulwich(root: Path, files: Files, size: int) -> Side:
     from dulwich import porcelain
 
+    (root / STATE).parent.mkdir(parents=True)
     repository = porcelain.init(str(root))
 
     def save(number: int) -> None:
-        _save(root, number, size, Path.write_bytes)
-        porcelain.add(repository, [str(root / "registry.json"), str(root / "loops" / LOOP / "session-state.json")])
+        write_both(root, files, number)
+        porcelain.add(repository, [str(root / REGISTRY), str(root / STATE)])
         porcelain.commit(repository, message=f"number {number}".encode(), author=b"a <a@b>", committer=b"a <a@b>")
 
     return save
 
 
-SIDES: dict[str, tuple[Callable[[Path, int], Side], int]] = {  # each, and how many rounds it sits out between two
-    "plain": (plain, 1),
+SIDES: dict[str, tuple[Callable[[Path, Files, int], Side], int]] = {  # each, and of how many rounds it plays one
     "gitstate": (ours, 1),
+    "plain": (plain, 1),
+    "encoded": (encoded, 1),
+    "sqlite": (sqlite, 1),
+    "floor": (floor, 1),
     "git": (git, 8),
     "dulwich": (dulwich, 4),
 }
 
 
-@contextmanager
-def scratch(directory: Path | None) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="gitstate-bench-", dir=directory))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+# --- a run -----------------------------------------------------------------------------------------------------------
 
 
-def measure(names: list[str], rounds: int, size: int, directory: Path | None) -> dict[str, list[float]]:
-    """Seconds of each save of each side, after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in names}
+def measure(names: list[str], rounds: int, size: int, directory: Path | None) -> dict[str, Any]:
+    """Times of each side and their ratios to the plain save; ``bytes`` of the two files."""
     with scratch(directory) as root:
+        (root / "template").mkdir()
+        with begun(root / "template", size) as state:
+            files = files_of(state)
         saves = {}
         for name in names:
             (root / name).mkdir()
-            saves[name] = SIDES[name][0](root / name, size)
-        warm = max(8, rounds // 10)
-        for number in range(warm + rounds):
-            for name, save in saves.items():
-                if number % SIDES[name][1]:
-                    continue
-                began = time.perf_counter()
-                save(number)
-                if number >= warm:
-                    times[name].append(time.perf_counter() - began)
-    return times
+            saves[name] = SIDES[name][0](root / name, files, size)
+        turns = {name: SIDES[name][1] for name in names}
+        times = take_turns(saves, rounds, warm=max(8, rounds // 10), every=turns)
+    sides = {
+        name: {**(ratio(each, times["plain"]) if "plain" in times else {}), **spread(each)}
+        for name, each in times.items()
+    }
+    against = (
+        {name: ratio(times[name], times["gitstate"]) for name in ("git", "dulwich") if name in times}
+        if ("gitstate" in times)
+        else {}
+    )
+    return {
+        "bytes": {"state": len(files.state), "registry": len(files.registry)},
+        "rounds": rounds,
+        "sides": sides,
+        "against_gitstate": against,
+    }
 
 
-def figures(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Medians, p90 and worst in milliseconds, and the ratio of medians to the plain save's."""
-    base = statistics.median(times["plain"]) if times.get("plain") else float("nan")
-    found = {}
-    for name, each in times.items():
-        ordered = sorted(each)
-        middle = statistics.median(ordered)
-        found[name] = {
-            "median_ms": round(middle * 1e3, 3),
-            "p90_ms": round(ordered[int(len(ordered) * 0.9)] * 1e3, 3),
-            "max_ms": round(ordered[-1] * 1e3, 3),
-            "mean_ms": round(statistics.fmean(ordered) * 1e3, 3),
-            "ratio": round(middle / base, 2),
-            "count": len(ordered),
-        }
-    return found
+def bars(size: int, found: dict[str, Any]) -> list[dict[str, Any]]:
+    sides, against = found["sides"], found["against_gitstate"]
+    lines = []
+    if "gitstate" in sides and "plain" in sides:
+        mine = sides["gitstate"]
+        if size >= BIG:
+            lines.append(bar(6, f"a state of {size // 1000:,} KB / its own plain save", mine["ratio"], 2.5, found=mine))
+        else:
+            lines.append(bar(1, "update_loop / plain durable save", mine["ratio"], 2.0, found=mine))
+    if size < BIG:
+        for name, wanted, words in (
+            ("git", 5.0, "git add && git commit, core.fsync=all / update_loop"),
+            ("dulwich", 3.5, "dulwich porcelain, not durable / update_loop"),
+        ):
+            if name in against:
+                lines.append(bar(1, words, against[name]["ratio"], wanted, least=True, found=against[name]))
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--size", type=int, default=10_000, help="bytes of the session state")
-    parser.add_argument("--directory", type=Path, help="where to write; on a disk, not in memory")
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser = arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=300, help="of a big state a fifth")
+    parser.add_argument("--size", type=int, nargs="+", default=[10_000, 1_000_000], help="bytes of the session state")
     parser.add_argument("--only", default=",".join(SIDES), help="the sides, with commas between")
-    arguments = parser.parse_args()
-    found = figures(measure(arguments.only.split(","), arguments.rounds, arguments.size, arguments.directory))
-    print(f"{'':10} {'ratio':>6} {'median':>9} {'p90':>9} {'mean':>9} {'max':>9}  (ms)")
-    for name, row in found.items():
-        values = "".join(f"{row[key]:10.3f}" for key in ("median_ms", "p90_ms", "mean_ms", "max_ms"))
-        print(f"{name:10} {row['ratio']:6.2f}{values}")
-    if arguments.json:
-        machine = {"system": platform.platform(), "python": sys.version.split()[0], "cpus": os.cpu_count()}
-        report = {"machine": machine, "size": arguments.size, "rounds": arguments.rounds, "sides": found}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    asked = parser.parse_args()
+    sizes, lines = {}, []
+    for size in asked.size:
+        rounds = asked.rounds if size < BIG else max(2, asked.rounds // 5)
+        found = sizes[str(size)] = measure(asked.only.split(","), rounds, size, asked.directory)
+        print(f"\na state of {found['bytes']['state']:,} bytes, {rounds} rounds")
+        headings = {
+            "ratio": "ratio",
+            "low": "low",
+            "high": "high",
+            "median_ms": "median ms",
+            "p90_ms": "p90 ms",
+            "mean_ms": "mean ms",
+            "max_ms": "max ms",
+            "count": "count",
+        }
+        print_table(found["sides"], headings)
+        lines += bars(size, found)
+    report("mutation", parser, asked, lines, sizes=sizes)
 
 
 if __name__ == "__main__":
