@@ -38,10 +38,10 @@ PARTS: dict[str, list[str]] = {
     "encode": ["gitstate.snapshot:Snapshot.contents"],
     "objects": [
         "gitstate.store.revisions:Revisions.build",
-        "gitstate.store.objects:Objects.write",
-        "gitstate.store.objects:Objects.require",
+        "gitstate.store.recent:Recent.prepare",
     ],
-    "branch, journal": ["gitstate.store.refs:Refs.advance"],
+    "branch": ["gitstate.store.refs:Refs.advance"],
+    "journal": ["gitstate.store.recent:Recent.publish"],
     "reflog, changes": ["gitstate.store.refs:Refs.note_move", "gitstate.store.revisions:Revisions.note"],
     "projection": ["gitstate.transaction:Writer._project"],
     "index": ["gitstate.transaction:rewrite_index"],
