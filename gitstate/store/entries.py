@@ -204,33 +204,35 @@ class Packed:
         self.entries: dict[str, bytes] = {}
         self.size = 0  # bytes of the entries
         self._rows: list[tuple[bytes, int, int]] = []  # id, CRC-32 and offset, sorted
+        self._counts = [0] * 256  # of ids by their first byte
 
     def with_entries(self, entries: Sequence[Entry]) -> Packed:
         made = Packed()
-        made.entries, made.size, made._rows = dict(self.entries), self.size, list(self._rows)
+        made.entries, made.size = dict(self.entries), self.size
+        made._rows, made._counts = list(self._rows), list(self._counts)
         for entry in entries:
             if entry.id not in made.entries:
-                made._rows.append((bytes.fromhex(entry.id), zlib.crc32(entry.raw), _BEGINNING + made.size))
+                name = bytes.fromhex(entry.id)
+                made._rows.append((name, zlib.crc32(entry.raw), _BEGINNING + made.size))
+                made._counts[name[0]] += 1
                 made.entries[entry.id] = entry.raw
                 made.size += len(entry.raw)
         made._rows.sort()
         return made
 
     def as_files(self) -> tuple[bytes, bytes]:
-        """The pack, and its index, version 2. The pack has less than 2 GiB."""
+        """The pack, and its index, version 2. The pack has less than 2 GiB, and at least one entry."""
         body = b"".join((b"PACK\0\0\0\2", len(self.entries).to_bytes(4, "big"), *self.entries.values()))
         pack = body + hashlib.sha1(body, usedforsecurity=False).digest()
-        counts = [0] * 256
-        for name, _, _ in self._rows:
-            counts[name[0]] += 1
-        numbers = struct.Struct(f">{len(self._rows)}I")
+        names, crcs, offsets = zip(*self._rows, strict=True)
+        numbers = struct.Struct(f">{len(names)}I")
         index = b"".join(
             (
                 b"\xfftOc\0\0\0\2",
-                _FANOUT.pack(*accumulate(counts)),
-                *(name for name, _, _ in self._rows),
-                numbers.pack(*(crc for _, crc, _ in self._rows)),
-                numbers.pack(*(offset for _, _, offset in self._rows)),
+                _FANOUT.pack(*accumulate(self._counts)),
+                *names,
+                numbers.pack(*crcs),
+                numbers.pack(*offsets),
                 pack[-20:],
             )
         )

@@ -81,6 +81,11 @@ class Journal:
         return self._chain
 
     @property
+    def known(self) -> tuple[Publication, ...]:
+        """What was read last."""
+        return self._chain
+
+    @property
     def _end(self) -> int:
         return sum(publication.size for publication in self._chain)
 

@@ -22,6 +22,7 @@ from gitstate.store.packs import PACKS, pack_names
 from gitstate.store.refs import Refs
 
 _DEEPEST = 64  # entries that one may build upon, each on the next
+_SHORTEST = 100  # bytes of an object of which a difference is worth looking for
 _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not written again and again
 
 
@@ -31,6 +32,7 @@ class Prepared:
 
     publication: Publication
     objects: Mapping[str, Stored]
+    packed: Packed
     pack: str
     index: str
     before: str | None  # the recent pack, whose objects this one holds as well
@@ -87,6 +89,10 @@ class Recent:
     def _learn(self) -> tuple[Publication, ...]:
         """The chain, whose entries are known from here on."""
         chain = self.journal.chain()
+        self._follow(chain)
+        return chain
+
+    def _follow(self, chain: Sequence[Publication], packed: Packed | None = None) -> None:
         epoch, known = chain[0].epoch if chain else b"", self._known
         if epoch != known.epoch:
             known = Known(epoch, 0, Packed(), {})
@@ -96,8 +102,7 @@ class Recent:
             for entry in entries:
                 base = base_of(entry.raw)
                 depths[entry.id] = 0 if base is None else depths.get(base, 0) + 1
-            self._known = Known(epoch, len(chain), known.packed.with_entries(entries), depths)
-        return chain
+            self._known = Known(epoch, len(chain), packed or known.packed.with_entries(entries), depths)
 
     @property
     def packed(self) -> Packed:
@@ -115,7 +120,8 @@ class Recent:
         Raises:
             StorageError: the file system refused.
         """
-        chain, packed = self._learn(), self._known.packed
+        # Whoever wrote since the lease was taken has overtaken us, so that nothing will come of this.
+        chain, packed = self.journal.known, self._known.packed
         if self._ends_at(chain, parent):
             made = [self._entry(*item, bases) for item in objects.items() if item[0] not in packed.entries]
             found = publication(chain[-1].epoch, chain[-1].number + 1, parent, head, made, secrets.token_bytes(12))
@@ -134,7 +140,7 @@ class Recent:
 
     def _entry(self, object_id: str, stored: Stored, bases: Mapping[str, str]) -> Entry:
         base, found = bases.get(object_id), None
-        if base is not None and self._known.depths.get(base, _DEEPEST) < _DEEPEST:
+        if base is not None and len(stored.raw) >= _SHORTEST and self._known.depths.get(base, _DEEPEST) < _DEEPEST:
             with suppress(CorruptStateError):
                 found = relative(object_id, stored.raw, base, self.objects.read(base, stored.kind).raw)
         return found or whole(object_id, stored)
@@ -142,14 +148,15 @@ class Recent:
     def _prepared(
         self, publication: Publication, packed: Packed, objects: Mapping[str, Stored], *, before: str | None
     ) -> Prepared:
-        raw, rows = packed.with_entries(publication.entries).as_files()
+        packed = packed.with_entries(publication.entries)
+        raw, rows = packed.as_files()
         pack = self.directory.prepare(raw, durable=False)
         try:
             index = self.directory.prepare(rows, durable=False)
         except BaseException:
             self.directory.drop(pack)
             raise
-        return Prepared(publication, objects, pack, index, before)
+        return Prepared(publication, objects, packed, pack, index, before)
 
     def discard(self, prepared: Prepared) -> None:
         """Throw away what was prepared and not published."""
@@ -164,8 +171,7 @@ class Recent:
             StorageError: it could not be moved; or, with code ``outcome_unknown``, it moved and that may not be durable.
         """
         made, name = prepared.publication, _name(prepared.publication)
-        self.refs.expect(made.parent)
-        is_journaled = made.number > 1 or self.begin(made.parent, made)
+        is_journaled = made.number > 1 or self._opens(made)
         # git takes a pack for one as soon as its index is there.
         self.directory.move(prepared.pack, f"{PACKS}/{name}.pack")
         try:
@@ -178,7 +184,7 @@ class Recent:
                 self.remove(name)
             raise
         if is_journaled:
-            self._acknowledge(made)
+            self._acknowledge(prepared)
         for object_id, stored in prepared.objects.items():
             self.objects.remember(object_id, stored)
         if prepared.before is not None:
@@ -199,7 +205,13 @@ class Recent:
         self._learn()
         return opened
 
-    def _acknowledge(self, made: Publication) -> None:
+    def _opens(self, made: Publication) -> bool:
+        """Open the epoch of its first publication; whether it is to be journaled there."""
+        self.refs.expect(made.parent)
+        return self.begin(made.parent, made)
+
+    def _acknowledge(self, prepared: Prepared) -> None:
+        made = prepared.publication
         try:
             self.journal.append(made)
         except StorageError as error:
@@ -212,7 +224,7 @@ class Recent:
                 raise self.refs.unknown(made.head, worse) from None
             finally:
                 self.journal.drop()
-        self._learn()
+        self._follow(self.journal.known, prepared.packed)
 
     def remove(self, name: str) -> None:
         """Take a pack away. Where that fails it is swept later."""
