@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -822,3 +824,30 @@ def test_what_a_user_staged_besides_stays_in_the_work_tree(state: State) -> None
     state.update_loop("one", {"note": "x"})
     assert (state.base_dir / "NOTES.md").read_text() == "mine\n"
     assert "NOTES.md" not in git(state.base_dir, "ls-tree", "-r", "--name-only", "HEAD").stdout
+
+
+def test_git_reads_history_while_it_is_written(state: StateRepository) -> None:
+    """The recent pack is replaced by every mutation; whoever opened the index of the one before finds the other."""
+    state.create_loop("Fix the tests", "all pass", loop_id="busy", pid=None)
+    over = threading.Event()
+
+    def write() -> None:
+        for number in itertools.count(1):
+            if over.is_set():
+                return
+            state.update_loop("busy", {"currentIteration": number})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for words in (
+            ["log", "--oneline"],
+            ["log", "-p", "-3"],
+            ["show", "HEAD:registry.json"],
+            ["rev-list", "--objects", "HEAD"],
+        ) * 5:
+            shown = git(state.base_dir, *words)
+            assert (shown.returncode, shown.stderr) == (0, "")
+    finally:
+        over.set()
+        writer.join()
