@@ -63,6 +63,22 @@ def test_a_power_cut_after_a_kill_keeps_what_came_between(
             _after_kill(bench, explorer, recording, kill, 30 if full else times(4), drawn, record_property)
 
 
+def test_an_artifact_that_is_moved_has_a_name_at_every_moment(full: bool, seed: int, record_property: Record) -> None:
+    """Artifacts are in no history: a name that a power cut takes is gone for good. No state is opened, so many are tried."""
+    with Bench(["migrate"], patches=[BOOT]) as bench:
+        explorer = Explorer(bench.start, _recorded(bench, ["migrate"]))
+        here = explorer.contents(next(explorer.states()))
+        states = list(explorer.states())
+        chosen = states if full else draw(states, times(2000), seed)
+        gone = {
+            f"{len(lost)} files after call {state.time} ({_text(explorer, state)}), {state.words}"
+            for state in chosen
+            if (lost := here - explorer.contents(state))
+        }
+    record_property("figures", f"power cut, artifacts of migrate: {len(chosen)} states, {len(gone)} wrong")
+    assert gone == set()
+
+
 def test_with_durability_switched_off_the_explorer_finds_many_bad_states(seed: int, record_property: Record) -> None:
     found = 0
     for name in ("update", "archive"):

@@ -99,7 +99,7 @@ class Bench:
         roots: Sequence[Path],
         acknowledged: Sequence[int],
         *,
-        strict: bool = True,
+        lacks: Sequence[str] = (),
         exact: bool = False,
         tolerant: bool = False,
         expected: dict[str, Any] | None = None,
@@ -111,7 +111,7 @@ class Bench:
             acknowledged=list(acknowledged),
             expected=self.expected if expected is None else expected,
             known=sorted(self._known),
-            strict=strict,
+            lacks=list(lacks) or ["nothing"] * len(roots),
             exact=exact,
             tolerant=tolerant,
         )
@@ -131,7 +131,8 @@ def judged(
         for state, root in zip(batch, roots, strict=True):
             explorer.materialise(state, root)
         counts = [state.acknowledged for state in batch]
-        yield from zip(batch, bench.judge(roots, counts, strict=False, expected=expected), strict=True)
+        lacks = ["artifacts" if explorer.tears_a_directory(state) else "what is empty" for state in batch]
+        yield from zip(batch, bench.judge(roots, counts, lacks=lacks, expected=expected), strict=True)
         bench.drop(*roots)
 
 

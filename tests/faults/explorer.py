@@ -280,6 +280,18 @@ class Explorer:
                 for how in ("empty", "half", "nuls"):
                     yield ((number, how),), f"unsynced bytes of one file: {how}"
 
+    def tears_a_directory(self, state: State) -> bool:
+        """Whether a directory that was moved lost the new name and not the old one's removal: nothing can be done then.
+
+        A directory cannot have two names, so no order of calls spares a file system that takes half of a rename.
+        """
+        return any(
+            entry.inode is not None
+            and entry.inode.kind == "directory"
+            and any(other.time == entry.time and other not in state.omitted for other in self.entries)
+            for entry in state.omitted
+        )
+
     # --- the files of a state ---
 
     def tree(self, state: State) -> Inode:
@@ -324,6 +336,11 @@ class Explorer:
         if key not in self._digests:
             self._digests[key] = hashlib.sha256(self._bytes(inode, time)).digest()
         return self._digests[key]
+
+    def contents(self, state: State) -> set[bytes]:
+        """The digests of all files that have a name in a state."""
+        walked = self._walk(self.tree(state), "")
+        return {self._digest_of_file(inode, state.time) for _, inode in walked if inode.kind == "file"}
 
     def materialise(self, state: State, target: Path) -> None:
         """Write the files of a state below *target*, which is made."""

@@ -17,6 +17,7 @@ import subprocess
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,15 +97,26 @@ def history(root: str) -> list[str]:
 
 
 def listing(root: str) -> set[str]:
-    """Everything below the project but objects and what is in quarantine."""
+    """Everything below the project but objects and what is in quarantine; directories end in a slash.
+
+    Of files that are in no history, whose bytes no commit can bring back, it says how many bytes there are.
+    """
     found = set()
     for above, directories, files in os.walk(root):
         here = os.path.relpath(above, root)
         if here.endswith((".git/objects", ".git/gitstate/quarantine")):
             directories[:] = []
             continue
-        found |= {_same(os.path.normpath(f"{here}/{name}")) for name in (*directories, *files)}
+        found |= {_same(os.path.normpath(f"{here}/{name}")) + "/" for name in directories}
+        for name in files:
+            path = os.path.normpath(f"{here}/{name}")
+            size = f": {os.lstat(f'{root}/{path}').st_size} bytes" if _is_artifact(path) else ""
+            found.add(_same(path) + size)
     return found
+
+
+def _is_artifact(path: str) -> bool:
+    return ".git/" not in path and not path.endswith(("registry.json", "/session-state.json", ".lock"))
 
 
 def objects_of(root: str) -> str:
@@ -149,20 +161,20 @@ def judge_all(
     acknowledged: list[int],
     expected: Json,
     known: list[str],
-    strict: bool,
+    lacks: list[str],
     exact: bool,
     tolerant: bool,
 ) -> None:
     """Judge many projects, one after the other; *known* holds the digests of what git's own check has passed.
 
-    With *exact* nothing may have happened but what was acknowledged; with *strict* nothing that was made may be missing.
+    With *exact* nothing may have happened but what was acknowledged; *lacks* says for each what may be missing.
     With *tolerant* there may be other adoptions and repairs than in an undisturbed run.
     """
     verdicts = []
     seen = set(known)
-    for root, count in zip(roots, acknowledged, strict=True):
+    for root, count, lack in zip(roots, acknowledged, lacks, strict=True):
         judge = Judge(root, count, expected, seen)
-        judge.strict, judge.tolerant, judge.most = strict, tolerant, count if exact else count + 1
+        judge.lacks, judge.tolerant, judge.most = lack, tolerant, count if exact else count + 1
         verdicts.append(judge.verdict())
     answer.say({"verdicts": verdicts, "known": sorted(seen - set(known))})
 
@@ -172,7 +184,7 @@ class Judge:
 
     def __init__(self, root: str, acknowledged: int, expected: Json, known: set[str]) -> None:
         self.root, self.base, self.acknowledged, self.known = root, base_of(root), acknowledged, known
-        self.strict, self.tolerant, self.most = True, False, acknowledged + 1
+        self.lacks, self.tolerant, self.most = "nothing", False, acknowledged + 1
         self.views: list[Json] = expected["visible"]  # type: ignore[assignment]
         self.histories: list[list[str]] = expected["history"]  # type: ignore[assignment]
         self.next_views: list[Json] = expected["next"]  # type: ignore[assignment]
@@ -258,10 +270,10 @@ class Judge:
 
     def _left(self, expected: set[str]) -> None:
         here = listing(self.root)
-        extra = sorted(name for name in here - expected if not name.endswith(".git/gitstate/quarantine"))
+        extra = sorted(name for name in here - expected if not name.endswith(".git/gitstate/quarantine/"))
         if extra:
             self.wrong.append(f"left behind: {extra}")
-        missing = sorted(name for name in expected - here if self.strict or not _is_empty_by_nature(name))
+        missing = sorted(name for name in expected - here if not _MAY_LACK[self.lacks](name))
         if missing:
             self.wrong.append(f"missing after the next operation: {missing}")
 
@@ -301,9 +313,15 @@ def _without_time(view: Json) -> Json:
     return {**view, "registry": {**registry, "updated_at": ""}} if isinstance(registry, dict) else view
 
 
-def _is_empty_by_nature(name: str) -> bool:
-    """What is made empty, is in no history, and may be gone after a power cut."""
-    return not name.endswith((".json", "HEAD", "config", "main", "index"))
+# What may be gone after a fault, for good.
+_MAY_LACK: dict[str, Callable[[str], bool]] = {
+    "nothing": lambda name: False,
+    # What is made empty, or is derived: it is in no history, and nobody misses it.
+    "what is empty": lambda name: name.endswith("/") or (".git/" in name and not name.endswith(_HELD)),
+    # Where a file system lost a directory in the middle of its move.
+    "artifacts": lambda name: not name.endswith((".json", *_HELD)),
+}
+_HELD = ("HEAD", "config", "main", "index")
 
 
 def _differences(one: object, other: object, path: str = "") -> list[str]:

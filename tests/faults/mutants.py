@@ -104,6 +104,29 @@ MUTANTS = (
 """,
         _only(_CUT, "during_an_operation and init"),
     ),
+    Mutant(
+        "an artifact loses its old name before the new one is durable",
+        "durable.py",
+        """\
+            self.sync(target.rpartition("/")[0])
+        except StorageError:
+            self.drop(target)""",
+        """\
+            pass
+        except StorageError:
+            self.drop(target)""",
+        _only(_CUT, "artifact_that_is_moved"),
+    ),
+    Mutant(
+        "the directories that artifacts are moved into are not synced",
+        "projection.py",
+        """\
+        self.directory.sync_way(target)
+        self._merge(""",
+        """\
+        self._merge(""",
+        _only(_CUT, "artifact_that_is_moved"),
+    ),
     # What a kill leaves
     Mutant(
         "the files are written before the branch moves",
