@@ -8,7 +8,6 @@ it did and what is lost, and keeps the damaged bytes. ``--full`` tries every byt
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import harm
 import pytest
+from faults.crew import share_out
 from harm import Answers, Case, Hang, Refusal, base_of, opened, undated, within
 
 import gitstate
@@ -288,7 +288,12 @@ def try_out(template: Template, case: Case, scratch: Path) -> str | None:
 
 
 def test_every_damage_is_noticed_and_mended(
-    template: Template, scratch: Path, full: bool, seed: int, record_property: Callable[[str, object], None]
+    template: Template,
+    scratch: Path,
+    full: bool,
+    seed: int,
+    record_property: Callable[[str, object], None],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     draw = random.Random(seed)
     base = base_of(template.project)
@@ -304,7 +309,8 @@ def test_every_damage_is_noticed_and_mended(
         draw.shuffle(cases)
     else:
         cases = [*draw.sample(plain, PLAIN_IN_CI), *harm.flips(base, FLIPS_IN_CI, draw)]
-    failures = [words for words in _results(template, scratch, cases, parallel=full) if words is not None]
+    with capfd.disabled():  # where it is whole, it says how far it is
+        failures = [words for words in _results(template, scratch, cases, parallel=full) if words is not None]
     record_property("figures", f"every byte: {len(cases)} cases, {len(failures)} wrong")
     assert failures[:20] == []
 
@@ -313,5 +319,6 @@ def _results(template: Template, scratch: Path, cases: list[Case], *, parallel: 
     if not parallel:
         yield from (try_out(template, case, scratch) for case in cases)
         return
-    with multiprocessing.get_context("fork").Pool() as pool:
-        yield from pool.starmap(try_out, ((template, case, scratch) for case in cases), chunksize=64)
+    for number, verdict in share_out(lambda at: try_out(template, cases[at], scratch), len(cases), name="every byte"):
+        died = verdict is not None and verdict.startswith("the process")
+        yield f"{cases[number]}: {verdict}" if died else verdict

@@ -46,7 +46,7 @@ def test_recovery_that_is_killed_again_and_again_ends_clean(
         "figures",
         f"recovery of recovery, {first} ({part + 1}/2): {count} chains, {len(wrong)} wrong, at most {most} re-runs",
     )
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def _chains(

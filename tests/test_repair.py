@@ -418,6 +418,27 @@ def test_a_version_that_is_lost_for_good_is_said_to_remain(tmp_path: Path) -> No
         fresh(state).update_loop("one", {"status": "running"})  # what is lost in the past holds nothing up
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 60, b"nothing of the kind"])
+def test_an_object_that_somebody_left_damaged_is_written_anew_when_it_is_needed(
+    state: State, built: Path, tmp_path: Path, damage: bytes
+) -> None:
+    twin, _ = copy(built, tmp_path / "twin")  # it writes the same, at the same time
+    with twin:
+        before = loose_objects(twin)
+        twin.update_loop("one", {"note": "all of it anew"})
+        needed = loose_objects(twin) - before
+    assert needed
+    for name in needed:
+        (state.base_dir / name).parent.mkdir(exist_ok=True)
+        (state.base_dir / name).write_bytes(damage)
+    state.update_loop("one", {"note": "all of it anew"})
+    assert not any((state.base_dir / name).read_bytes() == damage for name in needed)
+
+
+def loose_objects(state: State) -> set[str]:
+    return {str(path.relative_to(state.base_dir)) for path in state.base_dir.glob(".git/objects/??/*")}
+
+
 # --- in the way ------------------------------------------------------------------------------------------------------
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from faults.explorer import Explorer, State
 from faults.workloads import OPERATIONS
 from faults.zygote import Zygote
 
+T = TypeVar("T")
 _BATCH = 20
 PERFORM = "faults.workloads:perform"
 
@@ -143,6 +146,17 @@ def draw(population: Sequence[Any], most: int, seed: int) -> list[Any]:
     step = len(population) / most
     offset = random.Random(seed).random() * step
     return [population[int(offset + number * step)] for number in range(most)]
+
+
+def aimed(population: Iterable[T], words: Callable[[T], str]) -> list[T]:
+    """Those that ``FAULTS_AT``, a regular expression, is found in, where one fault is looked for; else all."""
+    aim = re.compile(os.environ.get("FAULTS_AT", ""))
+    return [one for one in population if aim.search(words(one))]
+
+
+def found(wrong: Iterable[str]) -> list[str]:
+    """The first of what is wrong: where much is, the rest says the same. Where one fault is looked for, one is enough."""
+    return list(itertools.islice(wrong, 1 if os.environ.get("FAULTS_AT") else 20))
 
 
 def times(count: int) -> int:
