@@ -121,7 +121,7 @@ def test_a_failed_fsync_is_never_taken_for_success(name: str, full: bool, seed: 
             explorer = Explorer(bench.start, recording)
             last = [state for state in explorer.states() if state.time == len(recording.calls)]
             chosen = list({explorer.digest(state): state for state in last}.values())
-            chosen = chosen if full else draw(chosen, 4, seed)
+            chosen = chosen if full else draw(chosen, times(4), seed)
             states += len(chosen)
             wrong += [
                 f"{point}: {recording.ended}: {state.words}: {words}"

@@ -98,14 +98,15 @@ def _killed(bench: Bench, source: Path, name: str, point: strace.Point) -> Path:
 
 def _ended(bench: Bench, root: Path, again: str) -> tuple[int, list[str]]:
     """Run the recovering call until the check is clean; how often that was, and what did not hold then."""
-    reruns = 0
+    reruns, left = 0, None
     while reruns < RERUNS:
         reruns += 1
         ended = bench.victims.wait(bench.victims.start(PERFORM, bench.arguments(root, [again])))
         assert isinstance(ended.answer, dict)
-        if ended.answer["error"] is None and bench.judges.call("faults.invariants:is_clean", root=str(root)):
+        left = bench.judges.call("faults.invariants:unclean", root=str(root))
+        if ended.answer["error"] is None and left == []:
             break
     else:
-        return RERUNS, [f"not clean after {RERUNS} re-runs: {ended}"]
+        return RERUNS, [f"not clean after {RERUNS} re-runs: {ended.answer}, {left}"]
     repeated = again == bench.names[0]  # so it was acknowledged, at last
     return reruns, bench.judge([root], [1 if repeated else 0], tolerant=True)[0]

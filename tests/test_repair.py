@@ -367,6 +367,16 @@ def test_the_tags_of_several_archivings_keep_their_order(state: State) -> None:
     assert git(state.base_dir, "show-ref").stdout == before
 
 
+def test_a_checkpoint_whose_name_was_damaged_is_missed_and_not_listed_under_another(state: State) -> None:
+    git(state.base_dir, "pack-refs", "--all")
+    packed = inside(state, "packed-refs")
+    packed.write_bytes(packed.read_bytes().replace(b"checkpoint/one/start", b"checkpoint/one/stArt"))
+    assert fresh(state).list_checkpoints() == []
+    assert "tag_missing" in [finding.code for finding in fresh(state).check(full=True)]
+    repaired(state)
+    assert [point.tag for point in fresh(state).list_checkpoints()] == ["checkpoint/one/start"]
+
+
 def test_a_tag_of_the_user_s_is_left_as_it_is(state: State) -> None:
     git(state.base_dir, "tag", "v1", "HEAD~2")
     before = git(state.base_dir, "rev-parse", "v1").stdout

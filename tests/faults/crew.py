@@ -41,7 +41,10 @@ def share_out(
             _set_to_work(_hired(work, selector), waiting, selector)
         while selector.get_map():
             for number, verdict in _heard(selector, work, waiting):
-                done, wrong = done + 1, wrong + (verdict is not None)
+                done += 1
+                if verdict is not None:
+                    wrong += 1
+                    _say(f"{name}: {verdict[:1000]}")
                 yield number, verdict
             if time.monotonic() - said > _SAID_EVERY:
                 said = time.monotonic()

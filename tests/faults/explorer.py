@@ -46,6 +46,11 @@ class Inode:
         last = max((when for when in self.syncs if when <= time), default=-1)
         return self.bytes_at(last)
 
+    def shortest_at(self, time: int) -> int:
+        """The size below which the file did not go since the last sync."""
+        last = max((when for when in self.syncs if when <= time), default=-1)
+        return min((len(raw) for when, raw in self.versions if last < when <= time), default=len(self.synced_at(time)))
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -371,17 +376,23 @@ class Explorer:
     def _bytes(self, inode: Inode, time: int) -> bytes:
         raw = inode.bytes_at(time)
         how = self._lost.get(inode.number)
-        return raw if how is None else _lost(raw, inode.synced_at(time), how)
+        return raw if how is None else _lost(raw, inode.synced_at(time), how, inode.shortest_at(time))
 
 
-def _lost(raw: bytes, synced: bytes, how: str) -> bytes:
-    """Bytes of which only *synced* is sure: where they differ they are gone, half there, or NULs."""
+def _lost(raw: bytes, synced: bytes, how: str, shortest: int) -> bytes:
+    """Bytes of which only *synced* is sure: where they differ they are gone, half there, or NULs.
+
+    Where the file was never cut short, what it held stays until it is written over.
+    """
     pairs = zip(raw, synced, strict=False)
     same = next((position for position, (one, other) in enumerate(pairs) if one != other), min(len(raw), len(synced)))
+    middle = same + (len(raw) - same) // 2
+    if shortest >= len(synced):
+        return {"empty": synced, "half": raw[:middle] + synced[middle:], "nuls": synced.ljust(len(raw), b"\0")}[how]
     if how == "empty":
-        return synced[:same] if raw.startswith(synced) else b""
+        return b""
     if how == "half":
-        return raw[: same + (len(raw) - same) // 2]
+        return raw[:middle]
     return raw[:same].ljust(len(raw), b"\0")
 
 

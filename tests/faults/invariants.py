@@ -86,7 +86,18 @@ def git(base: Path, *words: str, **variables: str) -> subprocess.CompletedProces
 
 
 def history(root: str) -> list[str]:
-    """The subjects of all commits, oldest first, as git shows them."""
+    """The subjects of all commits, oldest first, as the interface shows them."""
+    state = opened(root, _NEXT)
+    try:
+        return [_same(change.summary) for change in state.log()][::-1]
+    except gitstate.GitStateError as error:
+        return [f"unreadable: {error.message}"]
+    finally:
+        state.close()
+
+
+def history_of_git(root: str) -> list[str]:
+    """The same as git shows it."""
     base = base_of(root)
     if not (base / ".git").is_dir():
         return []
@@ -214,7 +225,9 @@ class Judge:
         took = time.monotonic() - began
         if took > SOON:
             self.wrong.append(f"slow: the next operation took {took:.1f} s")
-        after = history(self.root)
+        after = history_of_git(self.root)
+        if after != history(self.root):
+            self.wrong.append(f"git has {after}, gitstate {history(self.root)}")
         if after[: len(before)] != before and not (self.needs_repair and before and "unreadable" in before[0]):
             self.wrong.append(f"lost: history was {before}, is {after}")
         if not after or not after[-1].startswith("create next-loop"):
@@ -338,6 +351,7 @@ def count_commits(answer: Answer, root: str, start: str) -> None:
     answer.say(history(root)[len(history(start)) :])
 
 
-def is_clean(answer: Answer, root: str) -> None:
-    """Whether the full check has nothing to say, but of the lease: what finds nothing to do takes none, so it stays."""
-    answer.say({finding.code for finding in opened(root, _NEXT).check(full=True)} <= {"lease_held"})
+def unclean(answer: Answer, root: str) -> None:
+    """What the full check has to say, but of the lease: what finds nothing to do takes none, so it stays."""
+    found = opened(root, _NEXT).check(full=True)
+    answer.say([f"{finding.code} {finding.path}" for finding in found if finding.code != "lease_held"])
