@@ -133,6 +133,8 @@ class Archival(Mutations):
         """
         found = self._legacy_state()
         if found is None:
+            if self._is_unfinished():  # whoever moved the file away may have been killed right after
+                self._mutate("migrate-legacy", _nothing_to_migrate, reason)
             return None
         legacy, damage = (None, found.damage) if isinstance(found, Unreadable) else migration.read_legacy(found)
         if legacy is None:
@@ -157,5 +159,13 @@ class Archival(Mutations):
         return ids[0]
 
     @abstractmethod
+    def _is_unfinished(self) -> bool:
+        """Whether somebody was interrupted before all was written."""
+
+    @abstractmethod
     def _legacy_state(self) -> bytes | Unreadable | None:
         """What the older single-loop manager left, if it did."""
+
+
+def _nothing_to_migrate(snapshot: Snapshot, now: datetime) -> Outcome:
+    return Outcome(snapshot, Operation("migrate", "migrate: nothing to do"))

@@ -274,6 +274,27 @@ class Directory:
         except OSError as error:
             raise _storage(target, error) from None
 
+    def carry(self, name: str, target: str) -> None:
+        """What lies at *name*, moved durably to where nothing is: a file has its new name before it loses the old one.
+
+        A directory can have one name only; a file system that may lose half of a rename may lose it.
+        """
+        found = self.status(name)
+        try:
+            linked = found is not None and stat.S_ISREG(found.st_mode) and self.link(name, target)
+        except StorageError:  # somebody else's file, or no hard links here
+            linked = False
+        if not linked:
+            self.move(name, target, durable=True)
+            return
+        try:
+            self.sync(target.rpartition("/")[0])
+        except StorageError:
+            self.drop(target)  # a second sync of this name would succeed without having written it
+            raise
+        self.discard(name)
+        self.sync(name.rpartition("/")[0])
+
     def exchange(self, name: str, target: str) -> bool:
         """Put a file in the place of another that goes; whether the system can: if not, nothing is done.
 
@@ -343,6 +364,12 @@ class Directory:
                 fsync(descriptor)
         except OSError as error:
             raise _storage(name, error) from None
+
+    def sync_way(self, name: str) -> None:
+        """Make durable the entries of all directories on the way down to *name*, which is reached then or not at all."""
+        parts = name.split("/")
+        for depth in range(len(parts)):
+            self.sync("/".join(parts[:depth]))
 
     def sync_file(self, name: str) -> None:
         """Make a file's bytes durable, and the entry that names it."""

@@ -165,7 +165,7 @@ def checkpoints(revisions: Revisions, loop_id: str | None) -> list[Checkpoint]:
     """The checkpoints of a loop or of all, newest first."""
     prefix = layout.CHECKPOINT_TAGS + (f"{loop_id}/" if loop_id is not None else "")
     found = []
-    for ref in revisions.refs.below(prefix):
+    for ref in filter(revisions.names_itself, revisions.refs.below(prefix)):
         owner, _, name = ref.removeprefix(layout.CHECKPOINT_TAGS).rpartition("/")
         revision = revisions.read(revisions.resolve(ref))
         change = change_of(revisions, revision)

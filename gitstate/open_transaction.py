@@ -99,6 +99,9 @@ class Transaction(Archival):
     def _from_tag(self, loop_id: str) -> Record | None:
         return self._repository._from_tag(loop_id)
 
+    def _is_unfinished(self) -> bool:
+        return False  # files and history were brought in line when this was opened
+
     def _legacy_state(self) -> bytes | Unreadable | None:
         return self._repository._legacy_state()
 

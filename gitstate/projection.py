@@ -155,22 +155,39 @@ class Projection:
                 self.directory.make(f"{LOOPS}/{loop_id}/{name}")
 
     def move_directory(self, source: str, target: str) -> None:
-        """Rename a directory, or merge it into one that is there, never overwriting: what collides stays behind."""
+        """Rename a directory, or merge it into one that is there, never overwriting: what collides stays behind.
+
+        Durable, before anything is written into it: a state that lies in the archive and is no version of the archive's
+        would, after a power cut, look like a loop that the original has put away.
+        """
         if not self.directory.is_directory(target):
-            # Durable, before anything is written into it: a state that lies in the archive and is no version of the
-            # archive's would, after a power cut, look like a loop that the original has put away.
-            self.directory.make(target.rpartition("/")[0], durable=True)
-            self.directory.move(source, target, durable=True)
+            self.directory.make(target.rpartition("/")[0])
+            self.directory.sync_way(target)  # whoever made those above may not have synced them
+            self.directory.carry(source, target)
             return
+        self.directory.sync_way(target)
+        self._merge(source, target)
+
+    def _merge(self, source: str, target: str) -> None:
         for name in self.directory.names(source):
             inner, there = f"{source}/{name}", self.directory.status(f"{target}/{name}")
             if there is None:
-                self.directory.move(inner, f"{target}/{name}", durable=True)
+                self.directory.carry(inner, f"{target}/{name}")
             elif stat.S_ISDIR(there.st_mode) and self.directory.is_directory(inner):
-                self.move_directory(inner, f"{target}/{name}")
-            elif self.found(inner) == self.found(f"{target}/{name}"):
+                self.directory.sync(target)
+                self._merge(inner, f"{target}/{name}")
+            elif self._are_alike(inner, f"{target}/{name}"):
+                self.directory.sync_file(f"{target}/{name}")
                 self.directory.discard(inner)
         self.directory.remove_empty(source)
+
+    def _are_alike(self, one: str, other: str) -> bool:
+        """Whether two names are those of one file, or of files that can be read and have the same bytes."""
+        first, second = self.directory.status(one), self.directory.status(other)
+        if first is not None and second is not None and os.path.samestat(first, second):
+            return True
+        found = self.found(one)
+        return isinstance(found, bytes) and found == self.found(other)
 
     def _write(self, path: str, wanted: bytes | None, before: Tree, seen: Mapping[str, Found]) -> bool:
         """Replace one file unless it was edited meanwhile; whether it is as wanted now."""
@@ -249,7 +266,12 @@ class Projection:
         for name in ARTIFACTS:
             if self.directory.is_directory(name):
                 self.move_directory(name, f"{place.directory}/{name}")
-        self.directory.move(layout.LEGACY, kept, durable=True)
+        self.directory.sync_way(kept)
+        if self.found(kept) is None:
+            self.directory.carry(layout.LEGACY, kept)
+        else:  # brought there by somebody who was interrupted before he took it away here
+            self.directory.sync_file(kept)
+            self.directory.discard(layout.LEGACY)
         return True
 
     # --- the note ---

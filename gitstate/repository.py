@@ -148,6 +148,9 @@ class StateRepository(Questions, Rollbacks):
         done = self._mutate(purpose, apply, reason)
         return done.change or plan_of(done.snapshot, done.snapshot, done.operation, now, self.actor)
 
+    def _is_unfinished(self) -> bool:
+        return self._is_readable() and self._writer.is_unfinished()
+
     def _legacy_state(self) -> bytes | Unreadable | None:
         return self._reader.projection.legacy_state()
 

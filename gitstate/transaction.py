@@ -243,6 +243,10 @@ class Writer:
                 self._warn(problem)
         return head
 
+    def is_unfinished(self) -> bool:
+        """Whether files are not as the head has them, or something was left behind: the next mutation makes it good."""
+        return not self._is_noted(self.revisions.head()) or bool(self.directory.names(layout.ASIDE))
+
     def _is_noted(self, head: str) -> bool:
         """Whether this head was projected to the end, and the files are still as they were written then."""
         note = self.projection.read_note()

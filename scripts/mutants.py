@@ -30,7 +30,7 @@ def main() -> int:
     """Run all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("-j", type=int, default=1, dest="jobs")
+    parser.add_argument("-j", type=int, default=os.cpu_count() or 1, dest="jobs")
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if not options.names or any(name in mutant.name for name in options.names)]
     survived = 0
@@ -64,9 +64,9 @@ def _tried(mutant: Mutant) -> tuple[str, float]:
         file.write_text(text.replace(mutant.old, mutant.new))
         # pythonpath makes sure that the copy is imported, not the installed package.
         done = _run(
-            [sys.executable, "-m", "pytest", "-x", "-n", "2", "-p", "no:cacheprovider", "-o", f"pythonpath={copy} {copy}/tests",
+            [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", "-o", f"pythonpath={copy} {copy}/tests",
              *mutant.tests],
-            copy,
+            copy, mutant.at,
         )  # fmt: skip
     if done is None:
         return "hung", time.monotonic() - began
@@ -80,8 +80,8 @@ def _tried(mutant: Mutant) -> tuple[str, float]:
     return verdict, time.monotonic() - began
 
 
-def _run(command: list[str], copy: Path) -> subprocess.CompletedProcess[str] | None:
-    environment = os.environ | {"FAULTS_TIMES": TIMES, "PYTHONPATH": str(copy)}
+def _run(command: list[str], copy: Path, at: str) -> subprocess.CompletedProcess[str] | None:
+    environment = os.environ | {"FAULTS_TIMES": TIMES, "FAULTS_AT": at, "PYTHONPATH": str(copy)}
     try:
         return subprocess.run(
             command, check=False, cwd=copy, capture_output=True, text=True, timeout=TIMEOUT, env=environment

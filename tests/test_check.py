@@ -156,6 +156,13 @@ def packed_refs_header_damaged(state: State) -> None:
     overwrite(inside(state, "packed-refs"), inside(state, "packed-refs").read_bytes().replace(b"with:", b"vith:", 1))
 
 
+def packed_refs_header_runs_on(state: State) -> None:
+    """Its end of line is lost, and with it the ref that follows."""
+    packed_refs_header_damaged(state)
+    whole = inside(state, "packed-refs").read_bytes().replace(b"vith:", b"with:", 1)
+    overwrite(inside(state, "packed-refs"), whole.replace(b"\n", b"M", 1))
+
+
 def tag_damaged(state: State) -> None:
     inside(state, "refs/tags/archive/old").write_text("nonsense\n")
 
@@ -278,6 +285,7 @@ CASES = [
     Case(ref_damaged, "ref_damaged", "error", ".git/refs/heads/mine"),
     Case(packed_refs_damaged, "ref_damaged", "error", ".git/packed-refs"),
     Case(packed_refs_header_damaged, "ref_damaged", "error", ".git/packed-refs"),
+    Case(packed_refs_header_runs_on, "ref_damaged", "error", ".git/packed-refs"),
     Case(tag_damaged, "tag_damaged", "error", ".git/refs/tags/archive/old"),
     Case(record_invalid, "record_invalid", "error", None, goes=False),
     Case(active_and_archived, "active_and_archived", "error", None, goes=False),

@@ -25,7 +25,7 @@ from clocks import FakeClock
 from conftest import assert_sound, git
 from faults import strace
 from faults.bench import draw, times
-from templates import copy, template
+from templates import copy, loosen, template
 
 import gitstate
 from gitstate import StateRepository, UnsafeRepositoryError
@@ -109,7 +109,7 @@ FILES = (
     *RECORDS, "registry.json.lock", "session-state.json", ".git/HEAD", ".git/config", ".git/index", ".git/packed-refs",
     ".git/info/exclude", ".git/refs/heads/main", ".git/refs/tags/archive/put-away", ".git/logs/refs/heads/main",
     ".git/gitstate/guard", ".git/gitstate/turn", ".git/gitstate/generation", ".git/gitstate/projected",
-    ".git/refs/heads/main.lock", ".git/index.lock", "OBJECT",
+    ".git/gitstate/journal", ".git/refs/heads/main.lock", ".git/index.lock", "OBJECT",
 )  # fmt: skip
 DIRECTORIES = (
     "loops", "archive", "shared", "loops/fix-tests", "loops/fix-tests/iterations", "archive/put-away", ".git",
@@ -121,6 +121,8 @@ DIRECTORIES = (
 
 def place_of(state: StateRepository, name: str) -> Path:
     """The path of a place; of the newest commit, or its directory, where those are meant."""
+    if name in ("OBJECT", "FAN"):
+        loosen(state.base_dir)
     newest = git(state.base_dir, "rev-parse", "HEAD").stdout.strip()
     fan = state.base_dir / ".git/objects" / newest[:2]
     return {"OBJECT": fan / newest[2:], "FAN": fan}.get(name, state.base_dir / name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from faults import strace
-from faults.bench import PERFORM, Bench, draw, judged, times
+from faults.bench import PERFORM, Bench, aimed, draw, found, judged, times
 from faults.explorer import Explorer
 from faults.recording import record
 from faults.workloads import FURNISHED, OPERATIONS
@@ -41,6 +41,7 @@ def test_an_io_error_fails_an_operation_clearly_or_is_no_more_than_a_warning(
     with Bench([name]) as bench:
         root = bench.fresh()
         points = strace.points(bench.victims, PERFORM, bench.arguments(root), bench.scratch / "log", every=True)
+        points = aimed(points, lambda point: point.text)
         bench.drop(root)
         changing = [point for point in points if strace.changes(point)]
         looking = [point for point in points if point.name in ("openat", "read") and not strace.changes(point)]
@@ -48,9 +49,9 @@ def test_an_io_error_fails_an_operation_clearly_or_is_no_more_than_a_warning(
         chosen += draw(looking, 60 if full else 1, seed)
         cases = [(point, random_.choice(_errors(point)), lasting) for point in chosen
                  for lasting in ((False, True) if full else (random_.random() < 0.3,))]  # fmt: skip
-        wrong = [line for point, error, lasting in cases for line in _fail(bench, point, error, lasting=lasting)]
+        wrong = found(line for point, error, lasting in cases for line in _fail(bench, point, error, lasting=lasting))
     record_property("figures", f"I/O errors, {name}: {len(cases)} cases, {len(wrong)} wrong")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def _errors(point: strace.Point) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ def _errors(point: strace.Point) -> tuple[str, ...]:
 
 
 def _fail(bench: Bench, point: strace.Point, error: str, *, lasting: bool) -> Iterator[str]:
-    where = f"{error} {'from' if lasting else 'at'} {point} {point.text[:120]}"
+    where = f"{error} {'from' if lasting else 'at'} {point} {point.text}"
     root = bench.fresh()
     retry = point.nth % 2 == 0 and not lasting
     arguments = bench.arguments(root, retry=retry)
@@ -109,7 +110,7 @@ def test_a_failed_fsync_is_never_taken_for_success(name: str, full: bool, seed: 
         root = bench.fresh()
         points = strace.points(bench.victims, PERFORM, bench.arguments(root), bench.scratch / "log")
         bench.drop(root)
-        fsyncs = [point for point in points if point.name in ("fsync", "fdatasync")]
+        fsyncs = aimed((point for point in points if point.name in ("fsync", "fdatasync")), lambda point: point.text)
         for point in fsyncs if full else draw(fsyncs, 2, seed):
             root = bench.fresh()
             recording = record(
@@ -120,7 +121,7 @@ def test_a_failed_fsync_is_never_taken_for_success(name: str, full: bool, seed: 
             explorer = Explorer(bench.start, recording)
             last = [state for state in explorer.states() if state.time == len(recording.calls)]
             chosen = list({explorer.digest(state): state for state in last}.values())
-            chosen = chosen if full else draw(chosen, 4, seed)
+            chosen = chosen if full else draw(chosen, times(4), seed)
             states += len(chosen)
             wrong += [
                 f"{point}: {recording.ended}: {state.words}: {words}"
@@ -128,7 +129,7 @@ def test_a_failed_fsync_is_never_taken_for_success(name: str, full: bool, seed: 
                 for words in verdict
             ]
     record_property("figures", f"failed fsync, {name}: {states} states, {len(wrong)} wrong")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -147,7 +148,7 @@ def test_an_operation_survives_a_file_that_cannot_grow(
             wrong += [f"{size} bytes: {words}" for words in told]
             bench.drop(root)
     record_property("figures", f"largest file, {name}: {len(wrong)} wrong")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -178,7 +179,7 @@ def test_an_operation_survives_a_full_disk(
     record_property(
         "figures", f"full disk, {name}: {len(free)} cases, {ended_well} with room enough, {len(wrong)} wrong"
     )
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
     if name != "repair of the branch":  # which asks for no more room than it has freed
         assert ended_well < len(free), "no disk was ever too full"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from faults import strace
-from faults.bench import PERFORM, Bench, draw, times
+from faults.bench import PERFORM, Bench, aimed, draw, found, times
 from faults.workloads import OPERATIONS
 
 pytestmark = pytest.mark.skipif(strace.why_not() is not None, reason=f"needs strace: {strace.why_not()}")
@@ -27,11 +27,12 @@ def test_an_operation_killed_at_any_system_call_happened_or_did_not_and_leaves_n
     with Bench([name]) as bench:
         root = bench.fresh()
         points = strace.points(bench.victims, PERFORM, bench.arguments(root), bench.scratch / "log")
+        points = aimed(points, lambda point: point.text)
         bench.drop(root)
         chosen = points if full else draw(points, times(DRAWN), seed)
-        wrong = [line for point in chosen for line in _kill(bench, point)]
+        wrong = found(line for point in chosen for line in _kill(bench, point))
     record_property("figures", f"kill, {name}: {len(chosen)} of {len(points)} points, {len(wrong)} wrong")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def _kill(bench: Bench, point: strace.Point) -> Iterator[str]:

@@ -115,6 +115,17 @@ def test_a_further_call_does_nothing(state: StateRepository) -> None:
     assert listing(state.base_dir) == before
 
 
+def test_a_further_call_finishes_what_a_killed_one_left(state: StateRepository) -> None:
+    migrated(state)
+    (state.base_dir / ".git/index").unlink()  # it is written after the legacy file was moved, and before the note
+    (state.base_dir / ".git/gitstate/projected").unlink()
+    left = state.base_dir / ".git/gitstate/aside/4194303-0123456789ab"
+    left.write_bytes(b"half of some")
+    assert state.migrate_legacy_state() is None
+    assert not left.exists()
+    assert state.check(full=True) == []
+
+
 def test_without_a_legacy_state_there_is_nothing_to_migrate(tmp_path: Path) -> None:
     with open_at(tmp_path) as state:
         assert state.migrate_legacy_state() is None

@@ -367,6 +367,16 @@ def test_the_tags_of_several_archivings_keep_their_order(state: State) -> None:
     assert git(state.base_dir, "show-ref").stdout == before
 
 
+def test_a_checkpoint_whose_name_was_damaged_is_missed_and_not_listed_under_another(state: State) -> None:
+    git(state.base_dir, "pack-refs", "--all")
+    packed = inside(state, "packed-refs")
+    packed.write_bytes(packed.read_bytes().replace(b"checkpoint/one/start", b"checkpoint/one/stArt"))
+    assert fresh(state).list_checkpoints() == []
+    assert "tag_missing" in [finding.code for finding in fresh(state).check(full=True)]
+    repaired(state)
+    assert [point.tag for point in fresh(state).list_checkpoints()] == ["checkpoint/one/start"]
+
+
 def test_a_tag_of_the_user_s_is_left_as_it_is(state: State) -> None:
     git(state.base_dir, "tag", "v1", "HEAD~2")
     before = git(state.base_dir, "rev-parse", "v1").stdout
@@ -417,6 +427,27 @@ def test_a_version_that_is_lost_for_good_is_said_to_remain(tmp_path: Path) -> No
         assert [(finding.code, finding.action) for finding in findings] == [("object_damaged", None)]
         assert history(state) == before
         fresh(state).update_loop("one", {"status": "running"})  # what is lost in the past holds nothing up
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 60, b"nothing of the kind"])
+def test_an_object_that_somebody_left_damaged_is_written_anew_when_it_is_needed(
+    state: State, built: Path, tmp_path: Path, damage: bytes
+) -> None:
+    twin, _ = copy(built, tmp_path / "twin")  # it writes the same, at the same time
+    with twin:
+        before = loose_objects(twin)
+        twin.update_loop("one", {"note": "all of it anew"})
+        needed = loose_objects(twin) - before
+    assert needed
+    for name in needed:
+        (state.base_dir / name).parent.mkdir(exist_ok=True)
+        (state.base_dir / name).write_bytes(damage)
+    state.update_loop("one", {"note": "all of it anew"})
+    assert not any((state.base_dir / name).read_bytes() == damage for name in needed)
+
+
+def loose_objects(state: State) -> set[str]:
+    return {str(path.relative_to(state.base_dir)) for path in state.base_dir.glob(".git/objects/??/*")}
 
 
 # --- in the way ------------------------------------------------------------------------------------------------------

@@ -275,10 +275,17 @@ class Objects:
 
     def tag_target(self, object_id: str) -> str:
         """The id of what an annotated tag names."""
+        return self._of_tag(object_id, lambda tag: tag.object[1].decode())
+
+    def tag_name(self, object_id: str) -> str:
+        """The name that an annotated tag gives itself."""
+        return self._of_tag(object_id, lambda tag: tag.name.decode())
+
+    def _of_tag(self, object_id: str, ask: Callable[[Tag], str]) -> str:
         try:
             tag = Tag()
             tag.set_raw_string(self.read(object_id, b"tag").raw)
-            return tag.object[1].decode()
+            return ask(tag)
         except ObjectDamagedError:
             raise
         except Exception as error:  # as above

@@ -321,6 +321,7 @@ class BranchMovedError(StorageError):
 
 _MOVE = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) [^\t]*(?:\t(.*))?\Z")
 _PACKED = re.compile(rb"([0-9a-f]{40}) (refs/[!-~]+)\Z")
+_HEADER = re.compile(rb"# pack-refs with:(?: [a-z-]+)* ?\Z")  # nothing more: with its end lost it would hide a ref
 _PEELED = re.compile(rb"\^([0-9a-f]{40})\Z")
 
 
@@ -335,7 +336,7 @@ def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[in
             found.append((ref[2].decode(), ref[1].decode(), None))
         elif peeled and found and found[-1][2] is None:
             found[-1] = (*found[-1][:2], peeled[1].decode())
-        elif number > 1 or not line.startswith(b"# pack-refs with:"):  # git takes no other line, not even a comment
+        elif number > 1 or not _HEADER.match(line):  # git takes no other line, not even a comment
             wrong.append(number)
     if rest or not raw:
         wrong.append(len(lines) + 1)  # cut short: what looks like a name may be the beginning of one

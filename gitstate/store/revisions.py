@@ -321,6 +321,13 @@ class Revisions:
             object_id = self.objects.tag_target(object_id)
         raise damaged(object_id, "a tag of a tag without end")
 
+    def names_itself(self, ref: str) -> bool:
+        """Whether a tag has the name that it was given: another may be damage, where many share a file, or a copy."""
+        value = self.refs.read(ref)
+        if value is None or self.objects.read(value).kind != b"tag":
+            return value is not None
+        return self.objects.tag_name(value) == ref.removeprefix("refs/tags/")
+
     # --- making ---
 
     def build(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from faults.explorer import Explorer, State
 from faults.workloads import OPERATIONS
 from faults.zygote import Zygote
 
+T = TypeVar("T")
 _BATCH = 20
 PERFORM = "faults.workloads:perform"
 
@@ -99,7 +102,7 @@ class Bench:
         roots: Sequence[Path],
         acknowledged: Sequence[int],
         *,
-        strict: bool = True,
+        lacks: Sequence[str] = (),
         exact: bool = False,
         tolerant: bool = False,
         expected: dict[str, Any] | None = None,
@@ -112,7 +115,7 @@ class Bench:
             acknowledged=list(acknowledged),
             expected=self.expected if expected is None else expected,
             known=sorted(self._known),
-            strict=strict,
+            lacks=list(lacks) or ["nothing"] * len(roots),
             exact=exact,
             tolerant=tolerant,
             cuts=[False] * len(roots) if cuts is None else list(cuts),
@@ -133,8 +136,9 @@ def judged(
         for state, root in zip(batch, roots, strict=True):
             explorer.materialise(state, root)
         counts = [state.acknowledged for state in batch]
+        lacks = ["artifacts" if explorer.tears_a_directory(state) else "what is empty" for state in batch]
         cuts = [state.model != "kill" for state in batch]
-        yield from zip(batch, bench.judge(roots, counts, strict=False, expected=expected, cuts=cuts), strict=True)
+        yield from zip(batch, bench.judge(roots, counts, lacks=lacks, expected=expected, cuts=cuts), strict=True)
         bench.drop(*roots)
 
 
@@ -145,6 +149,17 @@ def draw(population: Sequence[Any], most: int, seed: int) -> list[Any]:
     step = len(population) / most
     offset = random.Random(seed).random() * step
     return [population[int(offset + number * step)] for number in range(most)]
+
+
+def aimed(population: Iterable[T], words: Callable[[T], str]) -> list[T]:
+    """Those that ``FAULTS_AT``, a regular expression, is found in, where one fault is looked for; else all."""
+    aim = re.compile(os.environ.get("FAULTS_AT", ""))
+    return [one for one in population if aim.search(words(one))]
+
+
+def found(wrong: Iterable[str]) -> list[str]:
+    """The first of what is wrong: where much is, the rest says the same. Where one fault is looked for, one is enough."""
+    return list(itertools.islice(wrong, 1 if os.environ.get("FAULTS_AT") else 20))
 
 
 def times(count: int) -> int:

@@ -46,6 +46,11 @@ class Inode:
         last = max((when for when in self.syncs if when <= time), default=-1)
         return self.bytes_at(last)
 
+    def shortest_at(self, time: int) -> int:
+        """The size below which the file did not go since the last sync."""
+        last = max((when for when in self.syncs if when <= time), default=-1)
+        return min((len(raw) for when, raw in self.versions if last < when <= time), default=len(self.synced_at(time)))
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -280,6 +285,18 @@ class Explorer:
                 for how in ("empty", "half", "nuls"):
                     yield ((number, how),), f"unsynced bytes of one file: {how}"
 
+    def tears_a_directory(self, state: State) -> bool:
+        """Whether a directory that was moved lost the new name and not the old one's removal: nothing can be done then.
+
+        A directory cannot have two names, so no order of calls spares a file system that takes half of a rename.
+        """
+        return any(
+            entry.inode is not None
+            and entry.inode.kind == "directory"
+            and any(other.time == entry.time and other not in state.omitted for other in self.entries)
+            for entry in state.omitted
+        )
+
     # --- the files of a state ---
 
     def tree(self, state: State) -> Inode:
@@ -325,6 +342,11 @@ class Explorer:
             self._digests[key] = hashlib.sha256(self._bytes(inode, time)).digest()
         return self._digests[key]
 
+    def contents(self, state: State) -> set[bytes]:
+        """The digests of all files that have a name in a state."""
+        walked = self._walk(self.tree(state), "")
+        return {self._digest_of_file(inode, state.time) for _, inode in walked if inode.kind == "file"}
+
     def materialise(self, state: State, target: Path) -> None:
         """Write the files of a state below *target*, which is made."""
         made: dict[int, Path] = {}
@@ -354,25 +376,23 @@ class Explorer:
     def _bytes(self, inode: Inode, time: int) -> bytes:
         raw = inode.bytes_at(time)
         how = self._lost.get(inode.number)
-        return raw if how is None else _lost(raw, inode.synced_at(time), how)
+        return raw if how is None else _lost(raw, inode.synced_at(time), how, inode.shortest_at(time))
 
 
-def _lost(raw: bytes, synced: bytes, how: str) -> bytes:
+def _lost(raw: bytes, synced: bytes, how: str, shortest: int) -> bytes:
     """Bytes of which only *synced* is sure: where they differ they are gone, half there, or NULs.
 
-    A file of one size that is written over in place stays of that size, and keeps what was there before.
+    Where the file was never cut short, what it held stays until it is written over.
     """
     pairs = zip(raw, synced, strict=False)
     same = next((position for position, (one, other) in enumerate(pairs) if one != other), min(len(raw), len(synced)))
-    if len(raw) == len(synced):
-        last = next((n for n in range(len(raw), same, -1) if raw[n - 1] != synced[n - 1]), same)
-        until = {"empty": same, "half": same + (last - same) // 2, "nuls": same}[how]
-        between = b"\0" * (last - same) if how == "nuls" else synced[until:last]
-        return raw[:until] + between + synced[last:]
+    middle = same + (len(raw) - same) // 2
+    if shortest >= len(synced):
+        return {"empty": synced, "half": raw[:middle] + synced[middle:], "nuls": synced.ljust(len(raw), b"\0")}[how]
     if how == "empty":
-        return synced[:same] if raw.startswith(synced) else b""
+        return b""
     if how == "half":
-        return raw[: same + (len(raw) - same) // 2]
+        return raw[:middle]
     return raw[:same].ljust(len(raw), b"\0")
 
 

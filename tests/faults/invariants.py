@@ -18,6 +18,7 @@ import subprocess
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,18 @@ def git(base: Path, *words: str, **variables: str) -> subprocess.CompletedProces
 
 
 def history(root: str) -> list[str]:
-    """The subjects of all commits, oldest first, as git shows them."""
+    """The subjects of all commits, oldest first, as the interface shows them."""
+    state = opened(root, _NEXT)
+    try:
+        return [_same(change.summary) for change in state.log()][::-1]
+    except gitstate.GitStateError as error:
+        return [f"unreadable: {error.message}"]
+    finally:
+        state.close()
+
+
+def history_of_git(root: str) -> list[str]:
+    """The same as git shows it."""
     base = base_of(root)
     if not (base / ".git").is_dir():
         return []
@@ -96,30 +108,27 @@ def history(root: str) -> list[str]:
     return [_same(line[41:]) for line in shown.stdout.splitlines()]
 
 
-def told(root: str) -> list[str]:
-    """As :func:`history`, as gitstate tells it."""
-    state = opened(root, _NEXT)
-    try:
-        if not (base_of(root) / ".git").is_dir():
-            return []
-        revisions = state._revisions
-        return [_same(found.message.split("\n", 1)[0]) for found in revisions.walk(revisions.head())][::-1]
-    except gitstate.GitStateError as error:
-        return [f"unreadable: {error.code}: {error.message}"]
-    finally:
-        state.close()
-
-
 def listing(root: str) -> set[str]:
-    """Everything below the project but objects and what is in quarantine."""
+    """Everything below the project but objects and what is in quarantine; directories end in a slash.
+
+    Of files that are in no history, whose bytes no commit can bring back, it says how many bytes there are.
+    """
     found = set()
     for above, directories, files in os.walk(root):
         here = os.path.relpath(above, root)
         if here.endswith((".git/objects", ".git/gitstate/quarantine")):
             directories[:] = []
             continue
-        found |= {_same(os.path.normpath(f"{here}/{name}")) for name in (*directories, *files)}
+        found |= {_same(os.path.normpath(f"{here}/{name}")) + "/" for name in directories}
+        for name in files:
+            path = os.path.normpath(f"{here}/{name}")
+            size = f": {os.lstat(f'{root}/{path}').st_size} bytes" if _is_artifact(path) else ""
+            found.add(_same(path) + size)
     return found
+
+
+def _is_artifact(path: str) -> bool:
+    return ".git/" not in path and not path.endswith(("registry.json", "/session-state.json", ".lock"))
 
 
 def objects_of(root: str) -> str:
@@ -164,22 +173,22 @@ def judge_all(
     acknowledged: list[int],
     expected: Json,
     known: list[str],
-    strict: bool,
+    lacks: list[str],
     exact: bool,
     tolerant: bool,
     cuts: list[bool],
 ) -> None:
     """Judge many projects, one after the other; *known* holds the digests of what git's own check has passed.
 
-    With *exact* nothing may have happened but what was acknowledged; with *strict* nothing that was made may be missing.
-    *cuts* says of each whether the power was cut. With *tolerant* there may be other adoptions and repairs than in an undisturbed run.
+    With *exact* nothing may have happened but what was acknowledged; *lacks* says for each what may be missing, *cuts*
+    whether the power was cut. With *tolerant* there may be other adoptions and repairs than in an undisturbed run.
     """
     verdicts = []
     seen = set(known)
-    for root, count, is_cut in zip(roots, acknowledged, cuts, strict=True):
+    for root, count, lack, is_cut in zip(roots, acknowledged, lacks, cuts, strict=True):
         judge = Judge(root, count, expected, seen)
         judge.is_cut = is_cut
-        judge.strict, judge.tolerant, judge.most = strict, tolerant, count if exact else count + 1
+        judge.lacks, judge.tolerant, judge.most = lack, tolerant, count if exact else count + 1
         verdicts.append(judge.verdict())
     answer.say({"verdicts": verdicts, "known": sorted(seen - set(known))})
 
@@ -189,7 +198,7 @@ class Judge:
 
     def __init__(self, root: str, acknowledged: int, expected: Json, known: set[str]) -> None:
         self.root, self.base, self.acknowledged, self.known = root, base_of(root), acknowledged, known
-        self.strict, self.tolerant, self.most = True, False, acknowledged + 1
+        self.lacks, self.tolerant, self.most = "nothing", False, acknowledged + 1
         self.is_cut = False
         self.views: list[Json] = expected["visible"]  # type: ignore[assignment]
         self.histories: list[list[str]] = expected["history"]  # type: ignore[assignment]
@@ -212,16 +221,20 @@ class Judge:
         return self.wrong
 
     def _judge(self) -> None:
-        before = told(self.root) if self.is_cut else history(self.root)
+        before = history(self.root)
         which = self._which(before)
         if not self.is_cut:
             self._fsck("at once")
+            if not self.needs_repair and history_of_git(self.root) != before:
+                self.wrong.append(f"git has {history_of_git(self.root)}, gitstate {before}")
         began = time.monotonic()
         follow(opened(self.root, _NEXT), needs_repair=self.needs_repair)
         took = time.monotonic() - began
         if took > SOON:
             self.wrong.append(f"slow: the next operation took {took:.1f} s")
-        after = history(self.root)
+        after = history_of_git(self.root)
+        if after != history(self.root):
+            self.wrong.append(f"git has {after}, gitstate {history(self.root)}")
         if after[: len(before)] != before and not (self.needs_repair and before and "unreadable" in before[0]):
             self.wrong.append(f"lost: history was {before}, is {after}")
         if not after or not after[-1].startswith("create next-loop"):
@@ -277,10 +290,10 @@ class Judge:
 
     def _left(self, expected: set[str]) -> None:
         here = listing(self.root)
-        extra = sorted(name for name in here - expected if not name.endswith(".git/gitstate/quarantine"))
+        extra = sorted(name for name in here - expected if not name.endswith(".git/gitstate/quarantine/"))
         if extra:
             self.wrong.append(f"left behind: {extra}")
-        missing = sorted(name for name in expected - here if self.strict or not _is_empty_by_nature(name))
+        missing = sorted(name for name in expected - here if not _MAY_LACK[self.lacks](name))
         if missing:
             self.wrong.append(f"missing after the next operation: {missing}")
 
@@ -320,9 +333,15 @@ def _without_time(view: Json) -> Json:
     return {**view, "registry": {**registry, "updated_at": ""}} if isinstance(registry, dict) else view
 
 
-def _is_empty_by_nature(name: str) -> bool:
-    """What is made empty, is in no history, and may be gone after a power cut."""
-    return not name.endswith((".json", "HEAD", "config", "main", "index"))
+# What may be gone after a fault, for good.
+_MAY_LACK: dict[str, Callable[[str], bool]] = {
+    "nothing": lambda name: False,
+    # What is made empty, or is derived: it is in no history, and nobody misses it.
+    "what is empty": lambda name: name.endswith("/") or (".git/" in name and not name.endswith(_HELD)),
+    # Where a file system lost a directory in the middle of its move.
+    "artifacts": lambda name: not name.endswith((".json", *_HELD)),
+}
+_HELD = ("HEAD", "config", "main", "index")
 
 
 def _differences(one: object, other: object, path: str = "") -> list[str]:
@@ -339,6 +358,7 @@ def count_commits(answer: Answer, root: str, start: str) -> None:
     answer.say(history(root)[len(history(start)) :])
 
 
-def is_clean(answer: Answer, root: str) -> None:
-    """Whether the full check has nothing to say, but of the lease: what finds nothing to do takes none, so it stays."""
-    answer.say({finding.code for finding in opened(root, _NEXT).check(full=True)} <= {"lease_held"})
+def unclean(answer: Answer, root: str) -> None:
+    """What the full check has to say, but of the lease: what finds nothing to do takes none, so it stays."""
+    found = opened(root, _NEXT).check(full=True)
+    answer.say([f"{finding.code} {finding.path}" for finding in found if finding.code != "lease_held"])

@@ -33,7 +33,7 @@ _UNINTERESTING = {
 
 
 class Point(NamedTuple):
-    """The *nth* call of the system call *name* in a run, and how strace writes it."""
+    """The *nth* call of the system call *name* in a run, and how strace writes it, with the paths of what is open."""
 
     name: str
     nth: int
@@ -91,7 +91,7 @@ def points(
     """The calls of one undisturbed run that change something; with *every* those that only look, too."""
     wanted = "all" if every else ",".join("?" + name for name in CHANGING)
     ended = traced(
-        zygote, function, arguments, "-o", str(log), "-s", "64", "-e", f"trace={wanted}", "-e", "signal=none"
+        zygote, function, arguments, "-y", "-o", str(log), "-s", "64", "-e", f"trace={wanted}", "-e", "signal=none"
     )
     if ended.signal or ended.hung:
         raise AssertionError(f"{arguments}: {ended}")
@@ -103,7 +103,7 @@ def points(
             continue
         name = match[1]
         seen[name] = seen.get(name, 0) + 1
-        point = Point(name, seen[name], line[:200])
+        point = Point(name, seen[name], line[:400])
         if name not in _UNINTERESTING and (every or changes(point)):
             found.append(point)
     return found
