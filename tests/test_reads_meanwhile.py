@@ -1,0 +1,74 @@
+"""Reading while others are in the middle of writing: what is only a glimpse of it is not called damage."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clocks import FakeClock
+from original import Original
+
+from gitstate import StateRepository
+from gitstate.projection import Projection
+
+STALL = 60
+
+
+class Pausing(FakeClock):
+    """A clock during whose sleeps the others get on."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.happens()
+
+
+def loops_seen(project: Path, happens: Callable[[], None]) -> set[str]:
+    """The active loops as somebody reads them who warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reader = StateRepository(project, clock=Pausing(happens))
+        return {entry["loop_id"] for entry in reader.list_active_loops()}
+
+
+def test_a_loop_that_is_committed_and_not_yet_written_out_is_not_called_missing(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.init()
+    apply, committed, go_on = Projection.apply, threading.Event(), threading.Event()
+
+    def slowly(*words: object) -> object:
+        committed.set()
+        go_on.wait(STALL)
+        return apply(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Projection, "apply", slowly)
+    writer = threading.Thread(
+        target=state.create_loop, args=("Be seen", "never"), kwargs={"loop_id": "one", "pid": None}
+    )
+    writer.start()
+    assert committed.wait(STALL)
+
+    def happens() -> None:
+        go_on.set()
+        writer.join(STALL)
+
+    assert loops_seen(state.project_root, happens) == {"one"}
+    writer.join(STALL)
+
+
+def test_a_session_state_that_the_original_is_writing_is_not_called_empty(state: StateRepository) -> None:
+    """The one file of it that does not appear whole."""
+    state.init()
+    original = Original(state.project_root)
+    original.create_loop("one")
+    path = original.state_path("one")
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    assert loops_seen(state.project_root, lambda: path.write_bytes(whole) and None) == {"one"}
