@@ -596,11 +596,38 @@ def test_no_thread_takes_the_lease_of_another_for_one_that_was_abandoned(
 # --- releasing, renewing, taking over --------------------------------------------------------------------------------
 
 
-def test_an_expired_holder_that_nobody_overtook_publishes(state: StateRepository, clock: Script) -> None:
+def in_a_transaction(state: StateRepository, slowly: Callable[[], object], note: str) -> None:
     with state.transaction() as tx:
-        tx.update_loop(LOOP, {"note": "slow"})
-        clock.advance(hours=8)
+        tx.update_loop(LOOP, {"note": note})
+        slowly()
+
+
+def in_modify_loop(state: StateRepository, slowly: Callable[[], object], note: str) -> None:
+    state.modify_loop(LOOP, lambda found: {"note": note, "done": slowly() is not None})
+
+
+@pytest.mark.parametrize("way", [in_a_transaction, in_modify_loop])
+def test_an_expired_holder_that_nobody_overtook_publishes(
+    state: StateRepository, clock: Script, way: Callable[..., None]
+) -> None:
+    way(state, lambda: clock.advance(hours=8), "slow")
     assert state.get_loop(LOOP)["note"] == "slow"
+    assert state.lease_info() is None
+
+
+@pytest.mark.parametrize("way", [in_a_transaction, in_modify_loop])
+def test_an_expired_holder_that_was_overtaken_publishes_nothing_and_can_start_again(
+    state: StateRepository, clock: Script, way: Callable[..., None]
+) -> None:
+    def slowly() -> None:
+        clock.advance(seconds=LEASE + 1)
+        elsewhere(lambda: count_up(another(state, clock)))
+
+    with pytest.raises(LeaseLostError, match=r"the lease of generation \d+ was lost to another writer, gone since"):
+        way(state, slowly, "slow")
+    assert ("note" in state.get_loop(LOOP), iteration(state)) == (False, 1)
+    way(state, lambda: None, "again")
+    assert (state.get_loop(LOOP)["note"], iteration(state)) == ("again", 1)
     assert state.lease_info() is None
 
 
@@ -618,17 +645,6 @@ def test_an_expired_holder_renews_its_lease_before_it_publishes(
         clock.advance(hours=8)
     assert held is not None
     assert [(info.generation, info.expired) for info in seen] == [(held.generation, False)]
-
-
-def test_an_expired_holder_cannot_publish_what_another_overtook(state: StateRepository, clock: Script) -> None:
-    tx = state.transaction()
-    slow = tx.__enter__()
-    slow.update_loop(LOOP, {"currentIteration": 100})
-    clock.advance(seconds=LEASE + 1)
-    elsewhere(lambda: count_up(another(state, clock)))
-    with pytest.raises(LeaseLostError, match=r"the lease of generation \d+ was lost to another writer, gone since"):
-        tx.__exit__(None, None, None)
-    assert iteration(state) == 1
 
 
 def test_a_holder_that_was_overtaken_can_start_again(state: StateRepository, clock: Script) -> None:
@@ -1079,17 +1095,42 @@ def test_a_wait_in_vain_for_the_guard_says_who_is_inside_and_for_how_long(
     assert 12 <= clock.elapsed < 12 + AT_ONCE
 
 
-def test_a_wait_in_vain_for_a_guard_that_a_stranger_holds_says_how_to_find_it(
-    state: StateRepository, clock: Script
-) -> None:
+@pytest.fixture
+def inside(state: StateRepository) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has locked the guard and not signed it: a stranger, or one that was stopped right after."""
     path = state.base_dir / GUARD
     with subprocess.Popen(
         ["flock", str(path), "-c", "echo; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as stranger:
-        assert stranger.stdout is not None
-        stranger.stdout.readline()
-        path.write_bytes(b"")
-        error = fails(state, clock, 1)
-        stranger.communicate(b"\n")
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert int(path.read_bytes()) == os.getpid()  # as the last one left it
+        yield process
+        process.send_signal(signal.SIGCONT)
+        process.communicate(b"\n")
+
+
+def test_a_wait_in_vain_for_a_guard_that_is_not_signed_yet_names_who_is_inside_and_not_who_was(
+    state: StateRepository, clock: Script, inside: subprocess.Popen[bytes]
+) -> None:
+    """Or an innocent process would be ended."""
+    error = fails(state, clock, 1)
+    assert str(error).endswith(f"process {inside.pid} runs, and it is inside")
+    assert error.hint == f"end process {inside.pid}: nothing that was acknowledged is lost"
+    inside.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, inside.pid, os.WSTOPPED)
+    error = fails(state, clock, 1)
+    assert str(error).endswith(f"process {inside.pid} exists, but is stopped, and it is inside")
+    assert error.hint == (
+        f"kill -CONT {inside.pid} lets it finish; kill -9 {inside.pid} ends it, and nothing acknowledged is lost"
+    )
+
+
+def test_a_wait_in_vain_for_a_guard_that_nobody_is_known_to_hold_says_how_to_find_out(
+    state: StateRepository, clock: Script, inside: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "lock_holder", lambda device, inode: None)  # as where the system does not tell
+    (state.base_dir / GUARD).write_bytes(b"")
+    error = fails(state, clock, 1)
     assert "a program that is not gitstate is inside" in str(error)
-    assert error.hint == f"fuser -v {path}"
+    assert error.hint == f"fuser -v {state.base_dir / GUARD}"
