@@ -1,4 +1,4 @@
-"""Reading while others are in the middle of writing: what is only a glimpse of it is not called damage."""
+"""Looking while others are in the middle of writing: what is only a glimpse of it is not called damage."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from clocks import FakeClock
+from conftest import git
 from original import Original
 
 from gitstate import StateRepository
 from gitstate.projection import Projection
+from gitstate.store.refs import Refs
 
 STALL = 60
 
@@ -72,3 +74,21 @@ def test_a_session_state_that_the_original_is_writing_is_not_called_empty(state:
     whole = path.read_bytes()
     path.write_bytes(b"")
     assert loops_seen(state.project_root, lambda: path.write_bytes(whole) and None) == {"one"}
+
+
+@pytest.mark.parametrize("where", ["packed", "last_in_reflog"], ids=["before the packed refs", "before the reflog"])
+def test_a_branch_that_leaves_the_packed_refs_while_it_is_looked_for_is_not_called_missing(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """After ``git gc`` it has no file of its own, until somebody commits."""
+    state.create_loop("Be seen", "never", loop_id="one", pid=None)
+    git(state.base_dir, "pack-refs", "--all")
+    look = getattr(Refs, where)
+
+    def meanwhile(refs: Refs) -> object:
+        monkeypatch.undo()
+        StateRepository(state.project_root).update_loop("one", {"note": "meanwhile"})
+        return look(refs)
+
+    monkeypatch.setattr(Refs, where, meanwhile)
+    assert state._revisions.head() == state.revision()
