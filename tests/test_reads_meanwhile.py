@@ -92,3 +92,19 @@ def test_a_branch_that_leaves_the_packed_refs_while_it_is_looked_for_is_not_call
 
     monkeypatch.setattr(Refs, where, meanwhile)
     assert state._revisions.head() == state.revision()
+
+
+def test_a_branch_that_moves_while_it_is_checked_is_not_called_behind(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.create_loop("Be seen", "never", loop_id="one", pid=None)
+    look = Refs.last_in_reflog
+
+    def meanwhile(refs: Refs) -> object:
+        monkeypatch.undo()
+        StateRepository(state.project_root).update_loop("one", {"note": "meanwhile"})
+        return look(refs)
+
+    monkeypatch.setattr(Refs, "last_in_reflog", meanwhile)
+    assert [finding for finding in state.check() if finding.severity != "note"] == []
+    assert state.get_loop("one")["note"] == "meanwhile"
