@@ -39,9 +39,9 @@ def loops_seen(project: Path, happens: Callable[[], None]) -> set[str]:
         return {entry["loop_id"] for entry in reader.list_active_loops()}
 
 
-def test_a_loop_that_is_committed_and_not_yet_written_out_is_not_called_missing(
-    state: StateRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def halfway(state: StateRepository, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A loop is made: committed, and not yet written out. What comes back lets its writer finish."""
     state.init()
     apply, committed, go_on = Projection.apply, threading.Event(), threading.Event()
 
@@ -57,12 +57,24 @@ def test_a_loop_that_is_committed_and_not_yet_written_out_is_not_called_missing(
     writer.start()
     assert committed.wait(STALL)
 
-    def happens() -> None:
+    def finish() -> None:
         go_on.set()
         writer.join(STALL)
 
-    assert loops_seen(state.project_root, happens) == {"one"}
-    writer.join(STALL)
+    return finish
+
+
+def test_a_loop_that_is_committed_and_not_yet_written_out_is_not_called_missing(
+    state: StateRepository, halfway: Callable[[], None]
+) -> None:
+    assert loops_seen(state.project_root, halfway) == {"one"}
+
+
+def test_a_loop_that_is_committed_and_not_yet_written_out_is_no_finding_of_check(
+    state: StateRepository, halfway: Callable[[], None]
+) -> None:
+    found = StateRepository(state.project_root, clock=Pausing(halfway)).check(full=True)
+    assert [finding for finding in found if finding.severity != "note"] == []
 
 
 def test_a_session_state_that_the_original_is_writing_is_not_called_empty(state: StateRepository) -> None:
