@@ -1,4 +1,4 @@
-"""The original itself, under node and unmodified, one step at a time: ``original_driver.mjs`` has the other end."""
+"""The original itself, under node and unmodified: ``original_driver.mjs`` has the other end of it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import git
+
+from gitstate import StateRepository
 
 # Read when tests are collected: no test of its own sees the variables of the environment.
 MODULE = os.environ.get("GITSTATE_ORIGINAL", "")
 DRIVER = Path(__file__).with_name("original_driver.mjs")
 STALL = 60  # seconds after which something hangs
+LOOP, OTHER = "ralph-shared-0", "ralph-shared-1"
 
 
 def _missing() -> str:
@@ -30,6 +34,29 @@ def _missing() -> str:
 
 
 needs_original = pytest.mark.skipif(bool(_missing()), reason=_missing())
+
+
+def begun(project: Path) -> StateRepository:
+    """Two loops that gitstate made; whoever opened them gives up at once where the lease is held."""
+    state = StateRepository(project, actor="user:alice", lock_timeout=0)
+    for loop in (LOOP, OTHER):
+        state.create_loop("Be worked on from two sides", "never", loop_id=loop, pid=None, max_iterations=10**6)
+    return state
+
+
+def story(state: StateRepository, loop: str | None = None) -> list[str]:
+    """The kinds of what was done, oldest first."""
+    return [change.operation for change in state.log(loop)][::-1]
+
+
+def counted(state: StateRepository) -> int:
+    """How many loops the registry counts as archived."""
+    registry = state.load_registry()
+    return registry["total_completed"] + registry["total_aborted"]
+
+
+def tags(state: StateRepository) -> list[str]:
+    return git(state.base_dir, "tag", "--list").stdout.split()
 
 
 class Node:

@@ -2,6 +2,7 @@
 //
 //   node original_driver.mjs MODULE PROJECT            commands as JSON lines on stdin, an answer to each on stdout
 //   node original_driver.mjs MODULE PROJECT mix SECONDS SEED SHARED...    a busy supervisor, once a line comes on stdin
+//   node original_driver.mjs MODULE PROJECT careless SECONDS LOOP...      updates of loops that another one updates as well
 //   node original_driver.mjs MODULE PROJECT pids COUNT LOOP               COUNT locked updates, each one timed
 //
 // Answers and reports are JSON lines; times are seconds of CLOCK_MONOTONIC.
@@ -116,6 +117,17 @@ async function mix(duration, seed, shared) {
   }
 }
 
+async function careless(duration, loops) {
+  const until = seconds() + Number(duration);
+  for (let number = 0; seconds() < until; number += 1) {
+    const changes = { status: number % 3 ? 'running' : 'paused', padding: '.'.repeat((number % 7) * 3000) };
+    const report = await timed({ do: 'update' }, () => manager.updateLoop(loops[number % loops.length], changes));
+    delete report.result;
+    say(report);
+    await manager.sleep(number % 4);
+  }
+}
+
 async function pids(count, loop) {
   for (let number = 0; number < Number(count); number += 1) {
     const report = await timed({ do: 'pid' }, () => manager.updateLoopPid(loop, process.pid));
@@ -125,10 +137,10 @@ async function pids(count, loop) {
 }
 
 if (mode === 'steps') await follow();
-if (mode === 'mix') {
+if (mode === 'mix' || mode === 'careless') {
   say({ ready: true });
   await new Promise((resolve) => process.stdin.once('data', resolve));
-  await mix(rest[0], rest[1], rest.slice(2));
+  await (mode === 'mix' ? mix(rest[0], rest[1], rest.slice(2)) : careless(rest[0], rest.slice(1)));
   process.stdin.destroy();
 }
 if (mode === 'pids') await pids(rest[0], rest[1]);
