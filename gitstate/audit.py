@@ -103,6 +103,8 @@ class Audit:
         try:
             head = refs.read(layout.BRANCH)
             newer = None if head is None else self.revisions.overtaken_by(head)
+            if newer is not None and refs.read(layout.BRANCH) != head:
+                newer = None  # somebody committed between the two looks
         except CorruptStateError:
             return
         if head is not None and newer is not None:

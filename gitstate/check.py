@@ -16,7 +16,7 @@ from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError
 from gitstate.fields import entries_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
-from gitstate.projection import Projection
+from gitstate.projection import GLIMPSE, Projection
 from gitstate.records import valid_record
 from gitstate.registry import derived_fields
 from gitstate.results import Finding
@@ -28,7 +28,7 @@ from gitstate.store.trees import CommitTree
 
 # Commits of these kinds may hold what was found rather than what should be; so may the first, and foreign ones.
 _MAY_DISAGREE = ("init", "adopt", "repair")
-_TRIES = 3
+_TRIES = 6
 
 
 @dataclass
@@ -97,11 +97,15 @@ class Checker:
             return
         yield from self._history(head, newest, full)
         found: list[Finding] = []
+        before: list[Finding] | None = None
         for _ in range(_TRIES):
             found = [*self._files(head), *(self._surface(tree) if state != "clone" else ())]
             now = self.revisions.head()
             if now == head:
-                break
+                if found == before or all(finding.severity == "note" for finding in found):
+                    break
+                self.revisions.refs.clock.sleep(GLIMPSE)  # who writes is done by then: two looks must agree
+            before = found if now == head else None
             head, tree = now, self.revisions.tree(now)  # somebody is writing: what was seen may be half of it
         yield from found
 

@@ -116,6 +116,41 @@ def find_claim(directory: Directory, name: str, moment: float, known: Claim | No
     return Claim(raw, mark, stat.S_ISREG(found.st_mode), _readable(raw), moment)
 
 
+# --- what is said to whoever waited in vain ---
+
+
+def story_of(info: LeaseInfo, now: datetime) -> str:
+    """Who has the lease, since when, and what becomes of that process."""
+    since = ""
+    if info.since is not None:
+        age = int((now - info.since).total_seconds())
+        since = f" since {_written(info.since)}" + (f" ({_span(age)} ago)" if age >= 0 else "")
+    return f"{info.holder or 'somebody'} has it{since}; {info.reason}"
+
+
+def way_out_of(info: LeaseInfo) -> str:
+    """What can be done about it."""
+    ends = "" if info.expires is None else f": the lease ends at {_written(info.expires)} and is then taken over"
+    if info.alive and process.is_stopped(info.pid):
+        return f"kill -CONT {info.pid} lets it finish; or wait{ends}"
+    if info.alive:
+        return f"repeat the command{ends}; if process {info.pid} hangs, end it: its lease goes with it"
+    if info.pid is None:
+        return "gitstate lock break --yes"
+    return f"look at process {info.pid} on {info.host}; if it is gone: gitstate lock break --yes"
+
+
+def _written(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _span(seconds: int) -> str:
+    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
 def _readable(raw: bytes | None) -> Record | None:
     try:
         value = None if raw is None else decode(raw)

@@ -114,7 +114,14 @@ class Guard:
             os.pwrite(descriptor, b"%-12d\n" % os.getpid(), 0)
 
     def holder(self) -> int | None:
-        """The pid that last held the guard, as it signed."""
+        """The pid of whoever is inside: as the system has it, else as the last one signed.
+
+        The signature alone may be another's: who was stopped right after it got the guard has not signed yet.
+        """
+        there = self.directory.status(self.name)
+        known = None if there is None else process.lock_holder(there.st_dev, there.st_ino)
+        if known is not None:
+            return known
         try:
             return int((self.directory.read(self.name, 64) or b"")[:12])
         except (NotAFileError, ValueError):

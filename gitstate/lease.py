@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from gitstate import process
-from gitstate.claim import Claim, find_claim
+from gitstate.claim import Claim, find_claim, story_of, way_out_of
 from gitstate.clock import Clock
 from gitstate.durable import Directory, NotAFileError
 from gitstate.encoding import SAFE_INTEGER, Record, encode
@@ -271,6 +271,8 @@ class LeaseKeeper:
         Raises:
             RefusedError: nobody holds the lease, or, without *force*, its holder lives and it has not expired.
         """
+        if self._find() is None:
+            raise _free()
         if not self.directory.is_directory(PRIVATE):
             raise RefusedError(
                 "there is no history here yet; the first mutation waits for the lease, or takes it over from the dead",
@@ -279,11 +281,12 @@ class LeaseKeeper:
         with self.guard.hold(timeout):
             claim, info = self._find(), self.info()
             if claim is None or info is None:
-                raise RefusedError("nobody holds the lease", hint="gitstate lock show")
+                raise _free()
             if info.alive and not info.expired and not force:
+                wake = f"kill -CONT {info.pid} lets it finish" if process.is_stopped(info.pid) else "wait"
                 raise RefusedError(
                     f"the lease is held by a live process: {info.reason}",
-                    hint="wait, or gitstate lock break --force --yes",
+                    hint=f"{wake}, or gitstate lock break --force --yes",
                     holder=info,
                 )
             if not self._set_aside(claim):
@@ -294,20 +297,11 @@ class LeaseKeeper:
         info = self.info()
         words, hint = ("others took it in turn", "repeat the command, or raise --lock-timeout")
         if info is not None:
-            since = "" if info.since is None else f" since {info.since:%Y-%m-%d %H:%M:%S} UTC"
-            words, hint = f"{info.holder or 'somebody'} has it{since}; {info.reason}", _way_out(info)
+            words, hint = story_of(info, self.clock.now()), way_out_of(info)
         return LeaseTimeoutError(
             f"the lease was not to be had within {timeout:g} s: {words}", hint=hint, holder=info, waited=timeout
         )
 
 
-def _way_out(info: LeaseInfo) -> str:
-    """What whoever waited in vain for the lease can do."""
-    until = "" if info.expires is None else f" at {info.expires:%H:%M:%S} UTC"
-    if info.alive and process.is_stopped(info.pid):
-        return f"kill -CONT {info.pid}; or wait: the lease ends{until} and is then taken over"
-    if info.alive:
-        return f"repeat the command; if process {info.pid} hangs, end it: its lease goes with it"
-    if info.pid is None:
-        return "gitstate lock break --yes"
-    return f"look at process {info.pid} on {info.host}; if it is gone: gitstate lock break --yes"
+def _free() -> RefusedError:
+    return RefusedError("nobody holds the lease: there is nothing to break", hint="repeat the command that had to wait")

@@ -166,6 +166,19 @@ def is_stopped(pid: int | None) -> bool:
     return seen is not None and seen.state in _STOPPED
 
 
+def lock_holder(device: int, inode: int) -> int | None:
+    """The pid of whoever holds a flock(2) lock of that file, where the system tells (proc_locks(5))."""
+    where = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    try:
+        lines = (_PROC / "locks").read_text().splitlines()
+    except (OSError, ValueError):
+        return None
+    for fields in map(str.split, lines):
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == where and fields[4].isdigit():
+            return int(fields[4]) or None  # 0: of a pid namespace that cannot be seen from here
+    return None
+
+
 def is_mine(pid: int) -> bool:
     """Whether *pid* is this process or one of its ancestors."""
     current = os.getpid()

@@ -24,6 +24,8 @@ from gitstate.verdicts import Unreadable
 
 Found = bytes | Unreadable | None
 
+GLIMPSE = 0.05  # seconds between two readings that must agree before a file is taken for damaged
+
 
 @dataclass
 class Projection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -32,7 +32,7 @@ from gitstate.errors import (
 )
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
-from gitstate.projection import Projection, blob_id
+from gitstate.projection import GLIMPSE, Found, Projection, blob_id
 from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry, process_of, valid_record
 from gitstate.sight import Sight
 from gitstate.snapshot import Snapshot
@@ -139,7 +139,7 @@ class Reader:
         for _ in range(_TRIES):
             head = self._head()
             snapshot = self._noted(head) or self._judged(head)
-            if self._head() == head:
+            if snapshot is not None and self._head() == head:
                 return snapshot
         return Snapshot(self.revisions.tree(self._head()))
 
@@ -207,7 +207,8 @@ class Reader:
         self._seen[REGISTRY] = sight, names
         return Snapshot(NotedTree(self.projection, self, head, blobs))
 
-    def _judged(self, head: str) -> Snapshot:
+    def _judged(self, head: str) -> Snapshot | None:
+        """What the next mutation would make of the files; ``None`` if they were seen in the middle of being written."""
         from gitstate import reconcile  # the writing floor, imported only where something is out of line
         from gitstate.settling import settle
         from gitstate.snapshot import Overlay
@@ -216,11 +217,19 @@ class Reader:
         step = reconcile.next_step(self.revisions, head, seen, owner=self.owner(), now=self.clock.now())
         if step is None:
             return Snapshot(self.revisions.tree(head))
+        odd = [*(damage.path for damage in step.noticed), *step.missing]
+        if odd and self._was_a_glimpse({path: seen.get(path) for path in odd}):
+            return None
         for damage in step.noticed:
             warn_of_damage(damage.describe().replace("restored from", "served from"))
         for path in step.missing:
             warn_of_damage(f"{path}: missing, served from {head[:7]}")
         return Snapshot(Overlay(settle(step.snapshot, self.clock.now(), owner=self.owner(), whole=True)))
+
+    def _was_a_glimpse(self, found: Mapping[str, Found]) -> bool:
+        """Whether somebody was only in the middle of writing: two readings must agree before anything is called damage."""
+        self.clock.sleep(GLIMPSE)
+        return any(self.projection.found(path) != before for path, before in found.items())
 
 
 def warn_of_damage(words: str) -> None:

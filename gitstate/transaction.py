@@ -34,7 +34,7 @@ from gitstate.guard import BRIEFLY, Guard
 from gitstate.lease import Lease, LeaseKeeper
 from gitstate.loops import Apply, Done, Outcome
 from gitstate.operation import Operation, planned
-from gitstate.projection import Found, Projection
+from gitstate.projection import GLIMPSE, Found, Projection
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
 from gitstate.store import creation
@@ -282,7 +282,7 @@ class Writer:
 
     def _was_a_glimpse(self, step: reconcile.Step) -> bool:
         """Whether damage was only seen in the middle of somebody's write: two readings 50 ms apart must agree."""
-        self.clock.sleep(0.05)
+        self.clock.sleep(GLIMPSE)
         return any(self.projection.found(damage.path) != damage.found for damage in step.damages)
 
     def _quarantined(self, step: reconcile.Step) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import gitstate.transaction
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SEED = 20261122
+_WAITS_FOR_FULL = re.compile(r"(full|long) form|enough for CI")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the sweeps tried, how much of it was wrong, and their seeds."""
+    """What the sweeps tried, how much of it was wrong, and their seeds; and what could not be tried here, and why."""
     reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
     figures = [
         words
@@ -45,6 +47,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"figures, --seed {terminalreporter.config.option.seed}")
         for words in figures:
             terminalreporter.write_line(str(words))
+    # What only waits for --full is no news; what this machine has no means for is.
+    skipped = [
+        str(report.longrepr[2]) for report in reports if report.skipped and isinstance(report.longrepr, tuple | list)
+    ]
+    for reason in sorted({words.removeprefix("Skipped: ") for words in skipped if not _WAITS_FOR_FULL.search(words)}):
+        count = sum(reason in words for words in skipped)
+        terminalreporter.write_line(f"SKIPPED {count}: {reason}")
 
 
 @pytest.fixture

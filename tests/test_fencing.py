@@ -256,9 +256,10 @@ def made_by(state: StateRepository, actor: str) -> list[str]:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_writer_stopped_past_its_lease_at_any_step_cannot_harm_whoever_overtook_it(
-    name: str, ground: Callable[[Scene], Path], full: bool
+    name: str, ground: Callable[[Scene], Path], full: bool, record_property: Callable[[str, object], None]
 ) -> None:
     scene, outcomes = SCENES[name], set()
+    stopped = 0
     chosen = points(name, full, every=1 if name == "an update" else 3)
     for number in chosen:
         project = ground(scene)
@@ -266,9 +267,11 @@ def test_a_writer_stopped_past_its_lease_at_any_step_cannot_harm_whoever_overtoo
         if not victim.await_signal():
             assert victim.outcome() == "done"
             break
+        stopped += 1
         outcomes.add(_overtake(project, victim))
         assert findings(project) == []
         shutil.rmtree(project)
+    record_property("figures", f"stopped in {name}: at {stopped} steps, 0 wrong")
     # It was stopped without the lease, with it, and inside the guard.
     assert outcomes == {"done", "lost", "in the guard"} or (chosen.step > 1 and "lost" in outcomes)
     assert_sound(project)
@@ -387,21 +390,24 @@ def test_two_holders_that_both_take_their_lease_for_theirs_publish_one_after_the
 
 @pytest.mark.parametrize("name", SCENES)
 def test_after_a_writer_was_killed_at_any_step_the_next_one_gets_in_at_once(
-    name: str, ground: Callable[[Scene], Path], full: bool
+    name: str, ground: Callable[[Scene], Path], full: bool, record_property: Callable[[str, object], None]
 ) -> None:
     scene, outcomes = SCENES[name], set()
+    killed = 0
     for number in points(name, full, every=2 if name == "an update" else 7):
         project = ground(scene)
         victim = begin(project, scene, number, signal.SIGKILL, every=full, lease=30)
         if not victim.await_signal():
             break
         assert victim.outcome() == ""
+        killed += 1
         state = other(project)
         assert go_on(state) < AT_ONCE
         outcomes.add(len(made_by(state, "user:victim")))
         assert findings(project) == []
         assert list((base_of(project) / ".git/gitstate/aside").iterdir()) == []
         shutil.rmtree(project)
+    record_property("figures", f"killed in {name}: at {killed} steps, 0 wrong")
     assert len(outcomes) > 1  # it was killed before its commit and after it
     assert_sound(project)
 

@@ -283,7 +283,9 @@ def begun(path: str, *, ours: bool) -> World:
 
 @pytest.mark.parametrize("ours", [True, False], ids=["gitstate's file", "the original's file"])
 @pytest.mark.parametrize("path", [state_path("a-loop"), REGISTRY], ids=["a session state", "the registry"])
-def test_no_sequence_of_six_steps_loses_an_acknowledged_change_or_an_outside_edit(path: str, ours: bool) -> None:
+def test_no_sequence_of_six_steps_loses_an_acknowledged_change_or_an_outside_edit(
+    path: str, ours: bool, record_property: Callable[[str, object], None]
+) -> None:
     worlds = {begun(path, ours=ours)}
     seen, ways = set(worlds), 0
     for _ in range(DEPTH - 1):
@@ -296,6 +298,7 @@ def test_no_sequence_of_six_steps_loses_an_acknowledged_change_or_an_outside_edi
             assert reconciled(after).file
             ways += 1
     assert (len(seen) > 5_000, ways > 50_000) == (True, True), (len(seen), ways)
+    record_property("figures", f"merging {path}: {ways} steps from {len(seen)} different worlds, 0 lost")
 
 
 def all_after(world: World) -> Iterator[World]:

@@ -75,11 +75,11 @@ def show(call: Invocation) -> Answer:
 @click.option("--force", is_flag=True, help="Also while the holder is alive and its lease has not expired.")
 def break_lock(call: Invocation, *, force: bool) -> Outcome:
     """Take the lease away from whoever holds it; asks."""
-    info = call.asked.lease_info()
-    if info is not None:
-        call.confirm("Break this lease?", render.lease(info), info)
-        info = call.state.break_lease(force=force)
-    return Outcome(data=info, change=None, lines=render.lease(info, broken=True), quiet=lambda: _holder(info))
+    found = call.asked.lease_info()
+    if found is not None:  # else there is nothing to ask about, and it is refused
+        call.confirm("Break this lease?", render.lease(found), found)
+    info = call.state.break_lease(force=force)
+    return Outcome(data=info, change=None, lines=render.broken_lease(info), quiet=lambda: _holder(info))
 
 
 def _holder(info: LeaseInfo | None) -> list[str]:

@@ -260,25 +260,40 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) or "nothing"
 
 
-def lease(info: LeaseInfo | None, *, broken: bool = False) -> Lines:
-    """Who holds the lease, or held it until it was *broken*."""
+def lease(info: LeaseInfo | None) -> Lines:
+    """Who holds the lease."""
+    return lambda page: ["the lease is free"] if info is None else table_of(page, _lease_facts(page, "held by", info))
+
+
+def broken_lease(info: LeaseInfo) -> Lines:
+    """Who held the lease until it was broken, and what becomes of that process."""
 
     def lines(page: Page) -> Iterator[str]:
-        if info is None:
-            yield "the lease is free"
-            return
-        alive = {True: "alive", False: "dead", None: "unknown"}[info.alive]
-        expires = page.exactly(info.expires) if info.expires else "unknown"
-        facts = {
-            "broken, held by" if broken else "held by": lease_line(info),
-            "process": f"{alive}: {one_line(info.reason)}",
-            "since": page.exactly(info.since) if info.since else "unknown",
-            "expires": f"{expires}, expired" if info.expired else expires,
-            "generation": str(info.generation) if info.generation is not None else "none: the holder is not gitstate",
-        }
-        yield from table_of(page, facts)
+        yield from table_of(page, _lease_facts(page, "broken, held by", info))
+        if info.alive is False:
+            yield "nothing that it acknowledged is lost"
+        elif info.pid is not None:
+            who = f"process {info.pid} still lives" if info.alive else f"if process {info.pid} still lives"
+            known = "it publishes nothing any more, and is told so (exit code 5)"
+            if info.generation is None:
+                known = (
+                    "it does not notice, for it is not gitstate: what it goes on to write is merged as an outside edit"
+                )
+            yield f"{who}{':' if info.alive else ','} {known}"
 
     return lines
+
+
+def _lease_facts(page: Page, title: str, info: LeaseInfo) -> dict[str, str]:
+    alive = {True: "alive", False: "dead", None: "unknown"}[info.alive]
+    expires = page.exactly(info.expires) if info.expires else "unknown"
+    return {
+        title: lease_line(info),
+        "process": f"{alive}: {one_line(info.reason)}",
+        "since": page.exactly(info.since) if info.since else "unknown",
+        "expires": f"{expires}, expired" if info.expired else expires,
+        "generation": str(info.generation) if info.generation is not None else "none: the holder is not gitstate",
+    }
 
 
 def lease_line(info: LeaseInfo) -> str:

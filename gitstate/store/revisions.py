@@ -86,6 +86,9 @@ class Revisions:
         found = self.refs.packed().get(BRANCH)
         newer = None if found is None else self.overtaken_by(found)
         if found is None or newer is not None:
+            moved = self.refs.loose(BRANCH)  # it may have got a file of its own between the two looks
+            if moved is not None:
+                return moved
             raise CorruptStateError(
                 "the branch main is missing" + (f"; {newer[:7]} was published" if newer is not None else ""),
                 hint="gitstate repair",
