@@ -28,6 +28,7 @@ def replay(revisions: Revisions) -> str | None:
             recent.remove(name)
     directory.sync(PACKS)
     revisions.objects.forget()
+    revisions.refs.left_over(revisions.is_ours)
     revisions.refs.drop_empty_lock()
     revisions.refs.reinstate(head)
     recent.begin(head)
