@@ -23,7 +23,7 @@ FLOORS: list[list[str]] = [
     ],
     ["durable", "process"],
     [
-        "guard", "claim", "lease", "store", "store.packindex", "store.packs", "store.objects", "store.refs", "store.changes", "store.trees", "store.revisions",
+        "guard", "claim", "lease", "store", "store.packindex", "store.packs", "store.joining", "store.consolidation", "store.objects", "store.refs", "store.changes", "store.trees", "store.revisions",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "projection",
     ],
     ["beginning", "reconcile", "transaction"],

@@ -6,6 +6,7 @@ import hashlib
 import os
 import struct
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from itertools import accumulate
@@ -95,7 +96,7 @@ class PackIndex:
         self.pieces = pieces
         if pieces.some(0, len(SIGNATURE)) != SIGNATURE:
             raise PackDamagedError("not an index of version 2")
-        self._fan = (0, *_FAN.unpack(pieces.all(len(SIGNATURE), _FAN.size)))
+        self._fan: tuple[int, ...] = (0, *_FAN.unpack(pieces.all(len(SIGNATURE), _FAN.size)))
         self.count = self._fan[-1]
         rest = pieces.size - (_NAMES + 28 * self.count + 40)
         if rest < 0 or rest % 8 or rest > 8 * self.count or list(self._fan) != sorted(self._fan):
@@ -109,14 +110,18 @@ class PackIndex:
         """The checksum of the pack that it belongs to."""
         return self.pieces.all(self.pieces.size - 40, 20)
 
-    def bucket(self, first: int) -> tuple[int, bytes]:
-        """The ids whose first byte is *first*, one after the other, and the row of the first of them."""
-        low, high = self._fan[first], self._fan[first + 1]
+    def names(self, first: int = 0, last: int = 255) -> tuple[int, bytes]:
+        """The ids whose first byte is one of *first* to *last*, one after the other, and the row of the first of them."""
+        low, high = self._fan[first], self._fan[last + 1]
         return low, self.pieces.all(_NAMES + 20 * low, 20 * (high - low))
+
+    def count_of(self, first: int) -> int:
+        """How many ids there are whose first byte is *first*."""
+        return self._fan[first + 1] - self._fan[first]
 
     def row(self, object_id: bytes) -> int:
         """Raises KeyError when the object is not in the pack."""
-        low, names = self.bucket(object_id[0])
+        low, names = self.names(object_id[0], object_id[0])
         at = names.find(object_id)
         while at > 0 and at % 20:  # ids lie in a row: one may seem to stand across two others
             at = names.find(object_id, at + 1)
@@ -157,13 +162,18 @@ class PackIndex:
         """The ids that begin with *prefix*, in hexadecimal and in order."""
         fitting = (first for first in range(256) if f"{first:02x}".startswith(prefix[:2]))
         for first in fitting:
-            names = self.bucket(first)[1].hex()
+            names = self.names(first, first)[1].hex()
             for at in range(0, len(names), 40):
                 if names.startswith(prefix, at):
                     yield names[at : at + 40]
 
     def close(self) -> None:
         self.pieces.close()
+
+
+def count_in(size: int) -> int:
+    """How many objects an index of *size* bytes lists, without those whose offsets take twice the room."""
+    return max(0, (size - _NAMES - 40) // 28)
 
 
 def _numbers(raw: bytes) -> array[int]:
@@ -173,19 +183,22 @@ def _numbers(raw: bytes) -> array[int]:
     return found
 
 
+def separate(names: bytes) -> list[bytes]:
+    """Ids that lie one after the other."""
+    return [names[at : at + 20] for at in range(0, len(names), 20)]
+
+
 def index_of(entries: Iterable[Listed], checksum: bytes) -> bytes:
     """The index of a pack with that *checksum*, from its entries in any order."""
     ordered = sorted(entries)
-    buckets: list[list[Listed]] = [[] for _ in range(256)]
-    for entry in ordered:
-        buckets[entry[0][0]].append(entry)
-    return b"".join(index_pieces([len(bucket) for bucket in buckets], buckets, checksum))
+    counts = Counter([entry[0][0] for entry in ordered])
+    return b"".join(index_pieces([counts[first] for first in range(256)], [ordered], checksum))
 
 
 def index_pieces(counts: Sequence[int], buckets: Iterable[Sequence[Listed]], checksum: bytes) -> Iterator[bytes]:
     """The index of a pack with that *checksum*, piece by piece.
 
-    *buckets* are the entries by the first byte of their ids, each bucket in order; *counts* says how many are in each.
+    *buckets* are the entries in order, in lists of any length; *counts* says how many there are with each first byte.
     """
     digest = hashlib.sha1(usedforsecurity=False)
 
@@ -198,12 +211,10 @@ def index_pieces(counts: Sequence[int], buckets: Iterable[Sequence[Listed]], che
     for bucket in buckets:
         yield sealed(b"".join([entry[0] for entry in bucket]))
         checksums.extend([entry[2] for entry in bucket])
-        for _, offset, _ in bucket:
-            if offset >= LARGE:
-                offsets.append(LARGE + len(large))
-                large.append(offset)
-            else:
-                offsets.append(offset)
+        beyond = [entry[1] for entry in bucket if entry[1] >= LARGE]
+        places = iter(range(LARGE + len(large), LARGE + len(large) + len(beyond)))
+        offsets.extend([entry[1] if entry[1] < LARGE else next(places) for entry in bucket])
+        large.extend(beyond)
     for table in (checksums, offsets, large):
         if struct.pack("=L", 1) != _LONG.pack(1):
             table.byteswap()

@@ -20,6 +20,7 @@ from gitstate.errors import StorageError
 from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 
 PACKS = ".git/objects/pack"
+DERIVED = (".rev", ".bitmap")  # what git makes of a pack, and can make again
 _HEADER = struct.Struct(">4sLL")
 HEADER_SIZE = _HEADER.size
 _PIECE = 4096  # bytes of an entry that are read at first
@@ -70,6 +71,11 @@ def entry_in(raw: bytes, at: int = 0) -> Entry:
         byte = raw[end]
         base, end = (base + 1) << 7 | byte & 127, end + 1
     return Entry(kind, size, base, end - at)
+
+
+def pack_header(count: int) -> bytes:
+    """What a pack of *count* entries begins with."""
+    return _HEADER.pack(b"PACK", 2, count)
 
 
 def open_index(directory: Directory, name: str) -> PackIndex:
