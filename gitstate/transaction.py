@@ -37,7 +37,7 @@ from gitstate.operation import Operation, planned
 from gitstate.projection import Found, Projection
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
-from gitstate.store import creation
+from gitstate.store import creation, tags
 from gitstate.store.index import IndexLockedError, rewrite_index
 from gitstate.store.refs import BranchMovedError
 from gitstate.store.revisions import Revision, Revisions, author_of
@@ -93,6 +93,17 @@ class Writer:
             with suppress(GitStateError):
                 self.revisions.note_all()
         return made
+
+    @contextmanager
+    def leased(self, purpose: str) -> Iterator[Lease]:
+        """The lease alone, for what changes no state: for the length of the block nobody else mutates."""
+        with self._entered(), self.directory.kept_open():
+            self.prepare()
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._sweep)
+            try:
+                yield lease
+            finally:
+                self._release(lease)
 
     @contextmanager
     def holding(self, purpose: str) -> Iterator[tuple[Lease, Snapshot]]:
@@ -314,6 +325,7 @@ class Writer:
     def _sweep(self) -> None:
         """Remove what a killed gitstate left: its temporary files and its lock of the branch. Under the guard."""
         self.revisions.refs.left_over(self.revisions.is_ours)
+        tags.left_over(self.directory)
         for name in self.directory.names(layout.ASIDE):
             owner = name.partition("-")[0]
             if not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead":

@@ -11,6 +11,8 @@ from gitstate.store.packindex import PackDamagedError, PackIndex, count_in, sepa
 from gitstate.store.packs import DERIVED, PACKS, open_index, pack_names
 
 _TOGETHER = 8
+_AT_MOST = 64  # packs that are open at once
+_LARGE = 1 << 18  # the weight up to which a pack is joined with others at all: 50 MB, or 40,000 mutations
 _LARGEST = 28_672  # the weight that is joined at once: a mutation may have to wait while it is copied
 _USUAL = 192  # bytes of an entry; those that are longer weigh more than one
 
@@ -50,6 +52,22 @@ def choose(weights: Mapping[str, int]) -> list[str]:
     return []
 
 
+def gather(weights: Mapping[str, int]) -> list[str]:
+    """The packs to be joined next by whoever has time; none, when as few are left as there can be.
+
+    The smallest go first, so that none is copied often. What is large stays: a copy of everything would want as much
+    room on the disk again, and more memory the longer history is.
+    """
+    chosen: list[str] = []
+    total = 0
+    for name in sorted(weights, key=lambda name: weights[name])[:_AT_MOST]:
+        total += weights[name]
+        if total > _LARGE:
+            break
+        chosen.append(name)
+    return chosen if len(chosen) > 1 else []
+
+
 def joinable(directory: Directory) -> dict[str, int]:
     """The packs that may be joined, with their weights, in entries of usual length: pairs that nobody wants kept as they are."""
     endings: dict[str, set[str]] = {}
@@ -58,13 +76,14 @@ def joinable(directory: Directory) -> dict[str, int]:
         endings.setdefault(name, set()).add(dot + ending)
     with directory.kept_open():
         return {
-            name: _weight(directory, name)
+            name: weight_of(directory, name)
             for name, there in endings.items()
             if name.startswith("pack-") and {".pack", ".idx"} <= there <= {".pack", ".idx", *DERIVED}
         }
 
 
-def _weight(directory: Directory, name: str) -> int:
+def weight_of(directory: Directory, name: str) -> int:
+    """How much a pack weighs, in entries of usual length."""
     index, pack = (directory.status(f"{PACKS}/{name}{ending}") for ending in (".idx", ".pack"))
     return 0 if index is None or pack is None else max(count_in(index.st_size), pack.st_size // _USUAL)
 

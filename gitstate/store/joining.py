@@ -31,11 +31,12 @@ from gitstate.store.packs import DERIVED, HEADER_SIZE, PACKS, entry_in, open_dat
 
 Progress = Callable[[int, int], None]
 
-_WINDOW = 4 * 1024 * 1024  # bytes of a pack that are copied at once
+_WINDOW = 512 * 1024  # bytes of a pack that are copied at once
 _ROW = (1 << 32) - 1
 _KIND, _OFS_DELTA, _REF_DELTA = 0x70, 0x60, 0x70  # in the first byte of an entry
 _DELTAS = (_OFS_DELTA, _REF_DELTA)
-_FEW = 50_000  # ids that are in memory at once
+_FEW = 8192  # ids that are put in order at once
+_KNOWN = 50_000  # ids that are in memory to be looked up, at most
 _OF_SEVERAL = "multi-pack-index"  # git's; it makes it again, and with it looks for packs that are gone
 
 
@@ -55,8 +56,8 @@ class _Source:
         self.directory, self.name = directory, name
         self.index = open_index(directory, name)
         self.without: set[int] = set()  # rows that another pack has
-        self.places: array[int] = array("Q")  # where the entry of each row begins in the new pack
-        self.checksums: array[int] = array("I")
+        self._places: array[int] = array("I")  # where the entry of each row begins in the new pack
+        self._checksums: array[int] | None = None  # of each entry, where they are not those of the index
         self._windows: list[array[int]] = []  # what begins within each: how far into it, and the row
 
     def copied(self, position: int) -> Iterator[tuple[bytes, int]]:
@@ -67,13 +68,16 @@ class _Source:
         """
         if not self.index.pieces.is_sealed():
             raise PackDamagedError("its index does not check")
-        self.checksums = self.index.checksums()
-        self.places = array("Q", bytes(8 * self.index.count))
+        checksums = self.index.checksums()
+        if not self.index.has_checksums:
+            self._checksums = checksums
         bases: Container[bytes] = self.index
-        if self.index.count <= _FEW:
+        if self.index.count <= _KNOWN:
             bases = set(separate(self.index.names()[1]))
         with closing(open_data(self.directory, self.name, self.index)) as data:
             self._look_through(data.size)
+            room = position + data.size + 20 * self.index.count  # an entry that is told its base is longer
+            self._places = array("I" if room < 1 << 32 else "Q", [0]) * self.index.count
             digest, at = hashlib.sha1(data.all(0, HEADER_SIZE), usedforsecurity=False), HEADER_SIZE
             for starts, rows in self._in_order(data.size - 20):
                 if starts[0] != at:
@@ -82,9 +86,14 @@ class _Source:
                 digest.update(block)
                 pieces = []
                 for (start, end), row in zip(pairwise(starts), rows, strict=True):
-                    piece = self._whole(block[start - starts[0] : end - starts[0]], row, start, bases)
+                    piece = block[start - starts[0] : end - starts[0]]
+                    if not self.index.has_checksums:
+                        checksums[row] = zlib.crc32(piece)
+                    if not piece or zlib.crc32(piece) != checksums[row]:
+                        raise PackDamagedError(f"{self._name_of(row)} is not what its index says")
+                    piece = self._anywhere(piece, row, start, bases)
                     if row not in self.without:
-                        self.places[row] = position
+                        self._places[row] = position
                         position += len(piece)
                         pieces.append(piece)
                 yield b"".join(pieces), len(rows)
@@ -109,10 +118,8 @@ class _Source:
                 starts = [number * _WINDOW + (item >> 32) for item in window]
                 yield [*starts, next(ends)], [item & _ROW for item in window]
 
-    def _whole(self, raw: bytes, row: int, start: int, bases: Container[bytes]) -> bytes:
-        """An entry as it can stand anywhere, if it is whole and its base is in the same pack."""
-        if not raw or zlib.crc32(raw) != self.checksums[row]:
-            raise PackDamagedError(f"{self._name_of(row)} is not what its index says")
+    def _anywhere(self, raw: bytes, row: int, start: int, bases: Container[bytes]) -> bytes:
+        """An entry as it can stand anywhere, if its base is in the same pack."""
         kind = raw[0] & _KIND
         if kind in _DELTAS:
             length = 1  # of what tells kind and size, as in :func:`entry_in`, which is too slow for every entry
@@ -122,10 +129,16 @@ class _Source:
                 entry = entry_in(raw)
                 base = self.index.object_id(self._row_at(start - int(entry.base or 0)))
                 raw = bytes([raw[0] | _REF_DELTA]) + raw[1:length] + base + raw[entry.length :]
-                self.checksums[row] = zlib.crc32(raw)
+                if self._checksums is None:
+                    self._checksums = self.index.checksums()
+                self._checksums[row] = zlib.crc32(raw)
             elif raw[length : length + 20] not in bases:
                 raise PackDamagedError(f"{self._name_of(row)} is a delta of what is not there")
         return raw
+
+    def listed(self, object_id: bytes, row: int, checksum: int) -> Listed:
+        """What the new index says of a row; *checksum* is that of its own index."""
+        return object_id, self._places[row], checksum if self._checksums is None else self._checksums[row]
 
     def _row_at(self, offset: int) -> int:
         window, wanted = self._windows[max(offset, 0) // _WINDOW], (offset % _WINDOW) << 32
@@ -198,7 +211,7 @@ def _joined(directory: Directory, sources: Sequence[_Source], progress: Progress
         with directory.preparing(mode=0o444) as (name, file):
             prepared.append(name)
             file.writelines(index_pieces(counts, _listed(sources), digest.digest()))
-        joined = _place(directory, *prepared)
+        joined = place(directory, *prepared)
     finally:
         for name in prepared:
             directory.drop(name)
@@ -221,15 +234,19 @@ def _guarded(source: _Source, position: int) -> Iterator[tuple[bytes, int]]:
         yield found
 
 
-def _ordered(sources: Sequence[_Source]) -> Iterator[list[tuple[bytes, int, int]]]:
-    """All ids in order, each with the number of its source and its row, the first source first; not too many at once."""
+def _ordered(sources: Sequence[_Source]) -> Iterator[list[tuple[bytes, int, int, int]]]:
+    """All ids in order, each with the number of its source, the first source first, its row, and its checksum there.
+
+    They come in lists, so that not all of them are in memory.
+    """
     everything = sum(source.index.count for source in sources)
-    width = next(width for width in (256, 64, 16, 4, 1) if everything * width <= _FEW * 256 or width == 1)
+    width = next(width for width in (256, 64, 16, 4, 1) if everything * width <= 256 * _FEW or width == 1)
     for first in range(0, 256, width):
-        found: list[tuple[bytes, int, int]] = []
+        found: list[tuple[bytes, int, int, int]] = []
         for number, source in enumerate(sources):
             low, names = source.index.names(first, first + width - 1)
-            found += zip(separate(names), repeat(number), count(low))
+            checksums = source.index.checksums(low, len(names) // 20)
+            found += zip(separate(names), repeat(number), count(low), checksums, strict=False)
         found.sort()
         yield found
 
@@ -249,13 +266,14 @@ def _listed(sources: Sequence[_Source]) -> Iterator[list[Listed]]:
     """What the new index lists of them, once all is copied."""
     for found in _ordered(sources):
         yield [
-            (object_id, sources[number].places[row], sources[number].checksums[row])
-            for object_id, number, row in found
+            sources[number].listed(object_id, row, checksum)
+            for object_id, number, row, checksum in found
             if row not in sources[number].without
         ]
 
 
-def _place(directory: Directory, pack: str, index: str) -> str:
+def place(directory: Directory, pack: str, index: str) -> str:
+    """Put a prepared pack and its index in place, durably; the name that they get."""
     name = f"pack-{os.urandom(20).hex()}"
     for prepared, ending in ((index, ".idx"), (pack, ".pack")):
         directory.move(prepared, f"{PACKS}/{name}{ending}")

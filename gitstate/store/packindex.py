@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from itertools import accumulate
+from typing import TypeVar
 
 SIGNATURE = b"\377tOc\0\0\0\2"
 _FAN = struct.Struct(">256L")
@@ -20,6 +21,7 @@ _SMALL = 128 * 1024  # bytes; what is not larger is read once and closed
 _CHUNK = 1024 * 1024
 LARGE = 1 << 31  # offsets from here on stand in a table of their own
 
+Piece = TypeVar("Piece", bytes, "array[int]")
 Listed = tuple[bytes, int, int]  # an object's id, where its entry begins in the pack, and the crc32 of that entry
 
 
@@ -94,6 +96,7 @@ class PackIndex:
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
+        self.has_checksums = True
         if pieces.some(0, len(SIGNATURE)) != SIGNATURE:
             raise PackDamagedError("not an index of version 2")
         self._fan: tuple[int, ...] = (0, *_FAN.unpack(pieces.all(len(SIGNATURE), _FAN.size)))
@@ -154,9 +157,10 @@ class PackIndex:
             return found
         return array("Q", [self._beyond(offset) if offset >= LARGE else offset for offset in found])
 
-    def checksums(self) -> array[int]:
-        """The crc32 of the entries, row by row."""
-        return _numbers(self.pieces.all(self._checksums, 4 * self.count))
+    def checksums(self, first: int = 0, count: int | None = None) -> array[int]:
+        """The crc32 of the entries, row by row; of all, or of *count* from the *first* on."""
+        wanted = self.count if count is None else count
+        return _numbers(self.pieces.all(self._checksums + 4 * first, 4 * wanted))
 
     def ids(self, prefix: str = "") -> Iterator[str]:
         """The ids that begin with *prefix*, in hexadecimal and in order."""
@@ -195,14 +199,16 @@ def index_of(entries: Iterable[Listed], checksum: bytes) -> bytes:
     return b"".join(index_pieces([counts[first] for first in range(256)], [ordered], checksum))
 
 
-def index_pieces(counts: Sequence[int], buckets: Iterable[Sequence[Listed]], checksum: bytes) -> Iterator[bytes]:
+def index_pieces(
+    counts: Sequence[int], buckets: Iterable[Sequence[Listed]], checksum: bytes
+) -> Iterator[bytes | array[int]]:
     """The index of a pack with that *checksum*, piece by piece.
 
     *buckets* are the entries in order, in lists of any length; *counts* says how many there are with each first byte.
     """
     digest = hashlib.sha1(usedforsecurity=False)
 
-    def sealed(piece: bytes) -> bytes:
+    def sealed(piece: Piece) -> Piece:
         digest.update(piece)
         return piece
 
@@ -218,6 +224,6 @@ def index_pieces(counts: Sequence[int], buckets: Iterable[Sequence[Listed]], che
     for table in (checksums, offsets, large):
         if struct.pack("=L", 1) != _LONG.pack(1):
             table.byteswap()
-        yield sealed(table.tobytes())
+        yield sealed(table)
     yield sealed(checksum)
     yield digest.digest()

@@ -82,13 +82,16 @@ def open_index(directory: Directory, name: str) -> PackIndex:
     """The index of a pack. Whatever is raised is damage."""
     pieces = Pieces(directory.opened(f"{PACKS}/{name}.idx"))
     try:
-        if pieces.some(0, 4) != SIGNATURE[:4]:  # git has not made any like that for many years
-            raw = io.BytesIO(pieces.all(0, pieces.size))
+        is_old = pieces.some(0, 4) != SIGNATURE[:4]
+        if is_old:  # git has not made any like that for many years
+            raw = pieces.all(0, pieces.size)
             pieces.close()
-            old = load_pack_index_file(name, raw, DEFAULT_OBJECT_FORMAT)
-            listed = [(bytes(sha), offset, crc or 0) for sha, offset, crc in old.iterentries()]
-            pieces = Pieces(index_of(listed, old.get_pack_checksum() or b""))
-        return PackIndex(pieces)
+            with closing(_loaded(name, raw)) as old:
+                listed = [(bytes(sha), offset, crc or 0) for sha, offset, crc in old.iterentries()]
+                pieces = Pieces(index_of(listed, old.get_pack_checksum() or b""))
+        index = PackIndex(pieces)
+        index.has_checksums = not is_old
+        return index
     except BaseException:
         pieces.close()
         raise
@@ -257,6 +260,8 @@ class Packs:
         """Every object id that begins with *prefix*, with the name of a pack that has it, as their indexes say."""
         self.look_again()
         for name in list(self._names):
+            if self.directory.status(f"{PACKS}/{name}.pack") is None:
+                continue  # an index alone has nothing
             with suppress(PackDamagedError, NotAFileError):  # a damaged index is found by its own checksum
                 for object_id in self._opened(name).index.ids(prefix):
                     yield object_id, name
@@ -289,7 +294,12 @@ class Packs:
 
 
 def damage_of_pack(directory: Directory, name: str) -> str | None:
-    """What is wrong with a pack as a whole, by its own checksums; ``None`` when they hold."""
+    """What is wrong with a pack as a whole, by its own checksums; ``None`` when they hold, or when it is gone."""
+    damage = _damage(directory, name)
+    return damage if any(directory.status(f"{PACKS}/{name}{ending}") for ending in (".pack", ".idx")) else None
+
+
+def _damage(directory: Directory, name: str) -> str | None:
     for ending, words in ((".pack", "the pack is missing, only its index is left"), (".idx", "its index is missing")):
         if directory.status(f"{PACKS}/{name}{ending}") is None:
             return words
@@ -307,6 +317,14 @@ def damage_of_pack(directory: Directory, name: str) -> str | None:
     except (StorageError, OSError) as error:
         return f"{where} cannot be read ({error})"
     return None
+
+
+def ids_of(directory: Directory, name: str) -> set[str] | None:
+    """The ids in a pack that is whole; ``None`` when it is not."""
+    if damage_of_pack(directory, name) is not None:
+        return None
+    with closing(open_index(directory, name)) as index:
+        return set(index.ids())
 
 
 # --- saving ----------------------------------------------------------------------------------------------------------

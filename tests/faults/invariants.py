@@ -96,14 +96,19 @@ def history(root: str) -> list[str]:
 
 
 def listing(root: str) -> set[str]:
-    """Everything below the project but objects and what is in quarantine."""
+    """Everything below the project but objects, tags, loose or packed, and what is in quarantine."""
     found = set()
     for above, directories, files in os.walk(root):
         here = os.path.relpath(above, root)
         if here.endswith((".git/objects", ".git/gitstate/quarantine")):
             directories[:] = []
             continue
-        found |= {_same(os.path.normpath(f"{here}/{name}")) for name in (*directories, *files)}
+        in_tags = ".git/refs/tags" in here
+        found |= {
+            _same(os.path.normpath(f"{here}/{name}"))
+            for name in (*directories, *files)
+            if name.endswith(".lock") or not (in_tags or name == "packed-refs")
+        }
     return found
 
 
