@@ -32,7 +32,7 @@ from gitstate.store import joining, packindex
 from gitstate.store import packs as reading
 from gitstate.store.consolidation import choose, consolidate, is_spent, joinable, remove_spent
 from gitstate.store.joining import join
-from gitstate.store.objects import Objects
+from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS
 
 
@@ -397,6 +397,15 @@ def test_an_index_without_its_pack_is_spent_when_other_packs_have_its_objects(st
     git(state, "fsck", "--strict", "--full")
     consolidate(directory_of(state))
     assert not alone.exists()
+
+
+def test_an_index_without_its_pack_is_spent_when_its_objects_lie_by_themselves(state: StateRepository) -> None:
+    state.init()
+    name = write_pack(state, [blob(b"one")])
+    (state.base_dir / PACKS / f"{name}.pack").unlink()
+    assert not is_spent(directory_of(state), name)
+    Objects(directory_of(state)).write([Stored(b"blob", b"one")])
+    assert is_spent(directory_of(state), name)
 
 
 def test_an_index_whose_objects_are_nowhere_is_damage_and_stays(tmp_path: Path) -> None:

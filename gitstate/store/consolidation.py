@@ -99,7 +99,7 @@ def remove_spent(directory: Directory) -> None:
 
 
 def is_spent(directory: Directory, name: str) -> bool:
-    """Whether a name is that of an index without a pack, all of whose objects other packs have."""
+    """Whether a name is that of an index without a pack, all of whose objects lie elsewhere, in packs or by themselves."""
     if not _is_alone(directory, name):
         return False
     with ExitStack() as stack, directory.kept_open():
@@ -111,17 +111,20 @@ def is_spent(directory: Directory, name: str) -> bool:
                 except (PackDamagedError, NotAFileError):
                     if other == name:
                         return False
-        return indexes[0].pieces.is_sealed() and all(_is_elsewhere(first, *indexes) for first in range(256))
+        if not indexes[0].pieces.is_sealed():
+            return False
+        return all(_is_elsewhere(directory, first, *indexes) for first in range(256))
 
 
 def _is_alone(directory: Directory, name: str) -> bool:
     return directory.status(f"{PACKS}/{name}.pack") is None
 
 
-def _is_elsewhere(first: int, index: PackIndex, *others: PackIndex) -> bool:
+def _is_elsewhere(directory: Directory, first: int, index: PackIndex, *others: PackIndex) -> bool:
     missing = set(separate(index.names(first, first)[1]))
     for other in sorted(others, key=lambda other: -other.count):
         if not missing:
             break
         missing.difference_update(separate(other.names(first, first)[1]))
-    return not missing
+    loose = {f"{first:02x}{rest}" for rest in directory.names(f".git/objects/{first:02x}")} if missing else set()
+    return {object_id.hex() for object_id in missing} <= loose

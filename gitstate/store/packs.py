@@ -221,20 +221,29 @@ class Packs:
         """
         without: set[str] = set()
         for _ in range(_TRIES):
-            for name in [name for name in self._names if name not in without]:
+            names = iter([name for name in self._names if name not in without])
+            while (found := self._next_copy(object_id, names, without)) is not None:
+                yield found
+            if not self.look_again():
+                return
+
+    def _next_copy(
+        self, object_id: bytes, names: Iterator[str], without: set[str]
+    ) -> tuple[int, bytes] | Exception | None:
+        with self.directory.kept_open():
+            for name in names:
                 try:
                     found = self._opened(name).get_raw(object_id, self._bases)
                 except KeyError:
                     without.add(name)
                 except Exception as error:
                     if name not in self.unopened:
-                        yield error
+                        return error
                 else:
                     self._names.remove(name)
                     self._names.insert(0, name)
-                    yield found
-            if not self.look_again():
-                return
+                    return found
+        return None
 
     def get_raw(self, name: str, object_id: bytes) -> tuple[int, bytes]:
         """As a single pack has it. Whatever is raised is damage."""
@@ -270,8 +279,7 @@ class Packs:
         pack = self._open.get(name)
         if pack is None:
             try:
-                with self.directory.kept_open():
-                    pack = self._open[name] = OpenPack(self.directory, name)
+                pack = self._open[name] = OpenPack(self.directory, name)
             except Exception:  # git puts the pack in place before its index, so it is tried again
                 self.unopened.add(name)
                 raise

@@ -49,7 +49,7 @@ def left_over(directory: Directory) -> bool:
 
 def _take_lock(directory: Directory) -> bool:
     left_over(directory)
-    return directory.write_new(_LOCK, _OURS, durable=False)
+    return directory.write_new(_LOCK, _OURS)  # durably: nobody could tell whose a lock is that has lost its bytes
 
 
 def _value(refs: Refs, name: str) -> str | None:
