@@ -13,6 +13,7 @@ from gitstate.durable import kind_of
 from gitstate.errors import CorruptStateError
 from gitstate.results import Finding
 from gitstate.store import inspection
+from gitstate.store.consolidation import is_spent
 from gitstate.store.objects import ObjectDamagedError
 from gitstate.store.packs import PACKS, damage_of_pack, pack_names
 from gitstate.store.refs import PACKED_REFS, RefDamagedError
@@ -161,7 +162,7 @@ class Audit:
         store, directory = self.revisions.objects, self.revisions.objects.directory
         for name in pack_names(directory):
             damage = damage_of_pack(directory, name)
-            if damage is not None:
+            if damage is not None and not is_spent(directory, name):
                 yield Finding(
                     "pack_damaged", "error", f"{name}: {damage}", path=f"{PACKS}/{name}.pack", hint="gitstate repair"
                 )

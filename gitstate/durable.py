@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
 from gitstate.errors import StorageError
@@ -226,6 +226,25 @@ class Directory:
         except OSError as error:
             raise _storage(name, error) from None
         return name
+
+    @contextmanager
+    def preparing(self, *, mode: int = 0o600) -> Iterator[tuple[str, BufferedWriter]]:
+        """As :meth:`prepare`, for what is written bit by bit: its name, and the file, which is durable after the block."""
+        name = f"{self.aside}/{os.getpid()}-{os.urandom(6).hex()}"
+        self.make(self.aside)
+        try:
+            with self._parent(name) as (parent, last):
+                descriptor = os.open(last, _CREATE, mode, dir_fd=parent)
+            try:
+                with open(descriptor, "wb") as file:
+                    yield name, file
+                    file.flush()
+                    fsync(descriptor)
+            except BaseException:
+                self.drop(name)
+                raise
+        except OSError as error:
+            raise _storage(name, error) from None
 
     def write(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
         """A file replaced as a whole; an existing one keeps its mode. With *durable* it survives a power cut from here on."""

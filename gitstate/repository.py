@@ -18,7 +18,7 @@ from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
 from gitstate.questions import Questions
 from gitstate.reading import liveness_of
-from gitstate.results import Change, Finding, LeaseInfo
+from gitstate.results import Change, Finding, GarbageReport, LeaseInfo
 from gitstate.rollbacks import Rollbacks
 from gitstate.settling import settle
 from gitstate.verdicts import Unreadable
@@ -201,6 +201,23 @@ class StateRepository(Questions, Rollbacks):
         after = self.revision() if self._is_readable() else None
         self._last.change = None if after in (None, before) else self.show(after)
         return findings
+
+    def collect_garbage(self, *, dry_run: bool = False, progress: Progress | None = None) -> GarbageReport:
+        """Put all objects into a few packs and all tags into one file; nobody should need it, and nothing is thrown away.
+
+        Others read and write meanwhile; whatever interrupts it, nothing is lost, and the next one takes it up.
+
+        Args:
+            dry_run: say what it would come to, and write nothing.
+            progress: as for :meth:`check`.
+
+        Raises:
+            RefusedError: this is a clone, which is to be completed first.
+            LeaseTimeoutError: the lease was not to be had in time.
+        """
+        from gitstate import garbage  # writes
+
+        return garbage.collect(self._writer, dry_run=dry_run, progress=progress)
 
     def _is_readable(self) -> bool:
         try:

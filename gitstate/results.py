@@ -187,3 +187,18 @@ class OutputPaths(_Answer):
 
     stdout: Path
     stderr: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageReport(_Answer):
+    """What a collection of garbage came to: the bytes and packs of ``.git`` before and after, and its objects.
+
+    Of a dry run, ``bytes_after`` is an estimate.
+    """
+
+    bytes_before: int
+    bytes_after: int
+    objects: int
+    packs_before: int
+    packs_after: int
+    seconds: float

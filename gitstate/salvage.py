@@ -14,6 +14,7 @@ from gitstate.durable import kind_of
 from gitstate.errors import CorruptStateError
 from gitstate.results import Finding
 from gitstate.store import creation, inspection
+from gitstate.store.consolidation import is_spent
 from gitstate.store.objects import KINDS, ObjectDamagedError, Stored, path_of
 from gitstate.store.packs import PACKS, damage_of_pack, pack_names, readable, rebuilt_index
 from gitstate.store.trees import DIRECTORY, read_tree
@@ -83,7 +84,7 @@ class Salvage:
         """Damaged packs: a new index, or, where the pack itself is damaged, every object that it still gives."""
         for name in pack_names(self.writer.directory):
             damage = damage_of_pack(self.writer.directory, name)
-            if damage is None:
+            if damage is None or is_spent(self.writer.directory, name):
                 continue
             index = rebuilt_index(self.writer.directory, name)
             if index is not None:

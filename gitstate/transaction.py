@@ -37,7 +37,8 @@ from gitstate.operation import Operation, planned
 from gitstate.projection import GLIMPSE, Found, Projection
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
-from gitstate.store import creation
+from gitstate.store import creation, tags
+from gitstate.store.consolidation import consolidate
 from gitstate.store.index import IndexLockedError, rewrite_index
 from gitstate.store.refs import BranchMovedError
 from gitstate.store.replay import replay
@@ -45,6 +46,7 @@ from gitstate.store.revisions import Revision, Revisions, author_of
 from gitstate.verdicts import Unreadable
 
 _STEPS = 8  # more rounds of reconciling than this mean that somebody keeps writing
+_LOOSE_TAGS = 32  # archives whose tags have files of their own
 _INSIDE = threading.local()  # the state directories that this thread is mutating right now
 
 
@@ -94,6 +96,17 @@ class Writer:
             with suppress(GitStateError):
                 self.revisions.note_all()
         return made
+
+    @contextmanager
+    def leased(self, purpose: str) -> Iterator[Lease]:
+        """The lease alone, for what changes no state: for the length of the block nobody else mutates."""
+        with self._entered(), self.directory.kept_open():
+            self.prepare()
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._sweep)
+            try:
+                yield lease
+            finally:
+                self._release(lease)
 
     @contextmanager
     def holding(self, purpose: str) -> Iterator[tuple[Lease, Snapshot]]:
@@ -176,7 +189,20 @@ class Writer:
             raise
         for problem in problems:
             self._warn(f"{revision.id[:7]} is committed, but {problem}; the next mutation makes it good")
+        if last and prepared.publication.number == 1:
+            self._keep_few()
         return revision
+
+    def _keep_few(self) -> None:
+        """Now and then, so that there are few files at any length of history: join packs, and pack tags.
+
+        The mutation is published, and nobody has to wait for this.
+        """
+        with suppress(GitStateError):
+            consolidate(self.directory)
+            if len(self.revisions.refs.loose_names(layout.ARCHIVE_TAGS.rstrip("/"))) >= _LOOSE_TAGS:
+                with self.keeper.guard.hold(BRIEFLY):
+                    tags.pack_tags(self.revisions.refs, self.revisions.peel)
 
     def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:
         with suppress(GitStateError):  # it is derived, and caught up with by the next one
@@ -327,6 +353,7 @@ class Writer:
         self.revisions.refs.left_over(self.revisions.is_ours)
         with suppress(CorruptStateError):
             self.revisions.recent.tidy(self.revisions.head())
+        tags.left_over(self.directory)
         for name in self.directory.names(layout.ASIDE):
             owner = name.partition("-")[0]
             if not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead":

@@ -381,6 +381,7 @@ def test_lock_break_removes_a_lease_that_its_holder_left(run: Json, loop: str, s
         ("rollback", "fix-tests", "--steps", "1"),
         ("undo", "fix-tests"),
         ("repair",),
+        ("gc",),
     ],
 )
 def test_a_dry_run_shows_the_plan_and_writes_nothing(

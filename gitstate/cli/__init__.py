@@ -47,7 +47,7 @@ SECTIONS: Final = {
         "rollback": "rewinds",
         "undo": "rewinds",
     },
-    "Health": {"check": "health", "repair": "health", "doctor": "health", "lock": "health"},
+    "Health": {"check": "health", "repair": "health", "doctor": "health", "lock": "health", "gc": "health"},
 }
 MODULES: Final = {name: module for commands in SECTIONS.values() for name, module in commands.items()}
 

@@ -59,6 +59,14 @@ def repair(call: Invocation) -> Outcome:
     )
 
 
+@command("gc", changes=True, dry_run=True, reason=False)
+def collect(call: Invocation) -> Outcome:
+    """Put all objects into a few packs; nobody should need it, and nothing is thrown away."""
+    with Watch.of(call) as watch:
+        report = call.state.collect_garbage(dry_run=call.dry_run, progress=watch)
+    return Outcome(data=report, change=None, lines=render.garbage(report, planned=call.dry_run), quiet=list)
+
+
 @click.group("lock", cls=Family)
 def lock() -> None:
     """Look at the lease, or break it."""

@@ -12,7 +12,7 @@ from gitstate.records import RegistryEntry
 from gitstate.text import one_line
 
 if TYPE_CHECKING:
-    from gitstate.results import ArchivedLoop, Change, Checkpoint, Finding, LeaseInfo
+    from gitstate.results import ArchivedLoop, Change, Checkpoint, Finding, GarbageReport, LeaseInfo
 
 Lines = Callable[[Page], Iterable[str]]
 
@@ -248,6 +248,20 @@ def mended(found: Sequence[Finding]) -> str:
 def planned(found: Sequence[Finding]) -> str:
     """As :func:`mended`, of a repair that was not carried out."""
     return f"{tally(found)}; nothing was done"
+
+
+def garbage(report: GarbageReport, *, planned: bool = False) -> Lines:
+    """What a collection of garbage came to, or would."""
+
+    def lines(page: Page) -> Iterator[str]:
+        packs = f"{report.packs_before} -> {_counted(report.packs_after, 'packs')}"
+        sizes = f"{size(report.bytes_before)} -> {'about ' if planned else ''}{size(report.bytes_after)}"
+        mark = page.paint("would ", "cyan") if planned else ""
+        yield f"{mark}{_counted(report.objects, 'objects')}, {packs}, {sizes}" + (
+            "" if planned else f" in {report.seconds:.1f} s"
+        )
+
+    return lines
 
 
 def _counted(number: int | None, name: str) -> str:

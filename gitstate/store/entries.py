@@ -7,25 +7,22 @@ put together by copying them.
 from __future__ import annotations
 
 import hashlib
-import struct
 import zlib
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from dulwich.pack import apply_delta
 
-from gitstate.store.objects import KINDS, Stored
+from gitstate.store.objects import KINDS, NUMBERS, Stored
+from gitstate.store.packindex import index_pieces
+from gitstate.store.packs import HEADER_SIZE, pack_header
 
-_NUMBERS = {kind: number for number, kind in KINDS.items()}
 _RELATIVE = 7
 _ANCHOR = 24  # bytes that are looked for to find where two texts agree again
 _LINES = 256  # lines of which they are the beginning
 _NEAR = 1 << 16  # bytes in which they are looked for
 _STRIDE = 1024  # bytes that are compared at once
 _LONGEST_COPY = 0xFFFF
-_FANOUT = struct.Struct(">256I")
-_BEGINNING = 12  # bytes of a pack before its entries
 
 
 class Entry(NamedTuple):
@@ -40,7 +37,7 @@ class Entry(NamedTuple):
 
 def whole(object_id: str, stored: Stored) -> Entry:
     """The entry that holds all of an object."""
-    return Entry(object_id, _header(_NUMBERS[stored.kind], len(stored.raw)) + zlib.compress(stored.raw, 1))
+    return Entry(object_id, _header(NUMBERS[stored.kind], len(stored.raw)) + zlib.compress(stored.raw, 1))
 
 
 def relative(object_id: str, raw: bytes, base_id: str, base: bytes) -> Entry | None:
@@ -203,7 +200,7 @@ class Packed:
     def __init__(self) -> None:
         self.entries: dict[str, bytes] = {}
         self.size = 0  # bytes of the entries
-        self._rows: list[tuple[bytes, int, int]] = []  # id, CRC-32 and offset, sorted
+        self._rows: list[tuple[bytes, int, int]] = []  # id, offset and CRC-32, sorted
         self._counts = [0] * 256  # of ids by their first byte
 
     def with_entries(self, entries: Sequence[Entry]) -> Packed:
@@ -213,7 +210,7 @@ class Packed:
         for entry in entries:
             if entry.id not in made.entries:
                 name = bytes.fromhex(entry.id)
-                made._rows.append((name, zlib.crc32(entry.raw), _BEGINNING + made.size))
+                made._rows.append((name, HEADER_SIZE + made.size, zlib.crc32(entry.raw)))
                 made._counts[name[0]] += 1
                 made.entries[entry.id] = entry.raw
                 made.size += len(entry.raw)
@@ -221,19 +218,7 @@ class Packed:
         return made
 
     def as_files(self) -> tuple[bytes, bytes]:
-        """The pack, and its index, version 2. The pack has less than 2 GiB, and at least one entry."""
-        body = b"".join((b"PACK\0\0\0\2", len(self.entries).to_bytes(4, "big"), *self.entries.values()))
-        pack = body + hashlib.sha1(body, usedforsecurity=False).digest()
-        names, crcs, offsets = zip(*self._rows, strict=True)
-        numbers = struct.Struct(f">{len(names)}I")
-        index = b"".join(
-            (
-                b"\xfftOc\0\0\0\2",
-                _FANOUT.pack(*accumulate(self._counts)),
-                *names,
-                numbers.pack(*crcs),
-                numbers.pack(*offsets),
-                pack[-20:],
-            )
-        )
-        return pack, index + hashlib.sha1(index, usedforsecurity=False).digest()
+        """The pack, and its index."""
+        body = b"".join((pack_header(len(self.entries)), *self.entries.values()))
+        checksum = hashlib.sha1(body, usedforsecurity=False).digest()
+        return body + checksum, b"".join(index_pieces(self._counts, [self._rows], checksum))

@@ -9,19 +9,18 @@ import threading
 import weakref
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol, TypeVar, cast
 
-from dulwich.objects import RawObjectID, Tag
-from dulwich.pack import Pack
+from dulwich.objects import Tag
 
 from gitstate.durable import LARGEST, Directory, NotAFileError
 from gitstate.errors import CorruptStateError
-from gitstate.store.packs import PACKS, ids_in, open_pack, pack_names
+from gitstate.store.packs import PACKS, Packs
 
 OBJECTS = ".git/objects"
 KINDS = {1: b"commit", 2: b"tree", 3: b"blob", 4: b"tag"}
-_NUMBERS = {name: number for number, name in KINDS.items()}
+NUMBERS = {name: number for number, name in KINDS.items()}
 _ID = re.compile(r"\A[0-9a-f]{40}\Z")
 _CACHED = 512  # objects; a mutation reads a few dozen
 _PARSED = 1024  # objects that are kept as what was parsed
@@ -56,12 +55,10 @@ class Objects:
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        self._packs: dict[str, Pack] = {}
+        self._packs = Packs(directory)
         self._reading = threading.RLock()
         self._opened_by = os.getpid()
-        self._unopened: set[str] = set()  # packs whose index cannot be read
-        # dulwich's packs complain when the interpreter ends with them open.
-        self._closing = weakref.finalize(self, _close, self._packs)
+        self._closing = weakref.finalize(self, self._packs.close)
         self._cache: OrderedDict[str, Stored] = OrderedDict()
         self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
         self.recent: Recent | None = None
@@ -108,7 +105,7 @@ class Objects:
             raise damaged(object_id, "no object can have that id")
         found = self._read_recent(object_id, refresh=False)
         damage: ObjectDamagedError | None = None
-        for read in (self._read_loose, self._read_packed):
+        for read in (self.read_loose, self._read_packed):
             try:
                 found = found or read(object_id)
             except ObjectDamagedError as error:
@@ -130,7 +127,12 @@ class Objects:
             return False
         return True
 
-    def _read_loose(self, object_id: str) -> Stored | None:
+    def read_loose(self, object_id: str) -> Stored | None:
+        """The object as its own file has it, ``None`` if it has none.
+
+        Raises:
+            ObjectDamagedError: it is damaged.
+        """
         try:
             packed = self.directory.read(path_of(object_id))
         except NotAFileError as error:
@@ -138,48 +140,26 @@ class Objects:
         return None if packed is None else _unpacked(object_id, packed)
 
     def _read_packed(self, object_id: str) -> Stored | None:
-        # An open pack has one file position: threads share it, and a forked child shares it with its parent.
-        if self._opened_by != os.getpid():
+        if self._opened_by != os.getpid():  # another thread of the parent's may have been inside
             self._opened_by = os.getpid()
             self._reading = threading.RLock()
-            self._packs.clear()
         with self._reading:
             return self._find_packed(object_id)
 
     def _find_packed(self, object_id: str) -> Stored | None:
         """The object from any pack that has it whole; damage counts only when no pack does."""
         damage = ""
-        for refresh in (False, True):
-            if refresh and not self._find_packs():
-                break
-            for pack in list(self._packs.values()):
-                try:
-                    number, raw = pack.get_raw(RawObjectID(bytes.fromhex(object_id)))
-                except KeyError:
-                    continue
-                except Exception as error:  # dulwich meets damage with a dozen types, AssertionError among them
-                    damage = f"in a damaged pack ({type(error).__name__})"
-                    continue
-                stored = Stored(KINDS.get(number, b"?"), raw)
-                if stored.id == object_id:
-                    return stored
-                damage = "not what its name says"
-        if damage or self._unopened:
-            raise damaged(object_id, damage or f"missing, but {min(self._unopened)} cannot be opened")
+        for found in self._packs.copies(bytes.fromhex(object_id)):
+            if isinstance(found, Exception):
+                damage = f"in a damaged pack ({found or type(found).__name__})"
+                continue
+            stored = Stored(KINDS.get(found[0], b"?"), found[1])
+            if stored.id == object_id:
+                return stored
+            damage = "not what its name says"
+        if damage or self._packs.unopened:
+            raise damaged(object_id, damage or f"missing, but {min(self._packs.unopened)} cannot be opened")
         return None
-
-    def _find_packs(self) -> bool:
-        """Look for packs again; whether there are others than before."""
-        names, known = set(pack_names(self.directory)), set(self._packs)
-        for gone in known - names:
-            self._packs.pop(gone).close()
-        self._unopened.clear()
-        for name in sorted(names - known):
-            try:
-                self._packs[name] = open_pack(self.directory, name)
-            except Exception:  # as above; git puts the pack in place before its index, so it is tried again
-                self._unopened.add(name)
-        return set(self._packs) != known
 
     def beginning_with(self, prefix: str) -> list[str]:
         """The ids that begin with *prefix* (at least 2 characters)."""
@@ -188,23 +168,23 @@ class Objects:
             for rest in self.directory.names(f"{OBJECTS}/{prefix[:2]}")
             if rest.startswith(prefix[2:]) and len(rest) == 38
         }
-        self._find_packs()
-        for pack in self._packs.values():
-            found.update(name for name in _ids(pack) if name.startswith(prefix))
+        with self._reading:
+            found.update(object_id for object_id, _ in self._packs.ids(prefix))
         return sorted(found)
 
     def entries(self) -> list[tuple[str, str]]:
         """Every object that has a loose file or a pack entry, intact or not: its id, and the path of what holds it."""
-        found = []
+        found = [(name, path_of(name)) for name in self.loose_ids()]
+        with self._reading:
+            found += [(object_id, f"{PACKS}/{name}.pack") for object_id, name in self._packs.ids()]
+        return found
+
+    def loose_ids(self) -> Iterator[str]:
+        """Every object that has a file of its own, intact or not."""
         for fan in self.directory.names(OBJECTS):
             if len(fan) == 2:
                 names = (fan + rest for rest in self.directory.names(f"{OBJECTS}/{fan}"))
-                found += [(name, path_of(name)) for name in names if _ID.match(name)]
-        with self._reading:
-            self._find_packs()
-            for name, pack in self._packs.items():
-                found += [(object_id, f"{PACKS}/{name}.pack") for object_id in _ids(pack)]
-        return found
+                yield from filter(_ID.match, names)
 
     def verify(self, object_id: str, path: str) -> None:
         """Compare one of :meth:`entries` with its name, from the disk and not from memory.
@@ -213,13 +193,15 @@ class Objects:
             ObjectDamagedError: it is not what its name says; ``path`` is what holds it.
         """
         if path == path_of(object_id):
-            self._read_loose(object_id)
+            self.read_loose(object_id)
             return
         try:
             with self._reading:
-                number, raw = self._packs[path[len(PACKS) + 1 : -5]].get_raw(RawObjectID(bytes.fromhex(object_id)))
-        except Exception as error:  # as above
-            raise damaged(object_id, f"unreadable ({type(error).__name__})", path) from None
+                number, raw = self._packs.get_raw(path[len(PACKS) + 1 : -5], bytes.fromhex(object_id))
+        except Exception as error:  # dulwich meets damage with many types
+            if self.directory.status(path) is None and self._read_packed(object_id) is not None:
+                return  # its pack was joined with others meanwhile
+            raise damaged(object_id, f"unreadable ({error or type(error).__name__})", path) from None
         if Stored(KINDS.get(number, b"?"), raw).id != object_id:
             raise damaged(object_id, "not what its name says", path)
 
@@ -268,7 +250,7 @@ class Objects:
 
     def _is_intact(self, object_id: str, stored: Stored) -> bool:
         try:
-            found = self._read_loose(object_id)
+            found = self.read_loose(object_id)
         except ObjectDamagedError:
             return False
         return found == stored
@@ -293,20 +275,7 @@ class Objects:
 
     def close(self) -> None:
         """Let go of open packs."""
-        _close(self._packs)
-
-
-def _close(packs: dict[str, Pack]) -> None:
-    for pack in packs.values():
-        pack.close()
-    packs.clear()
-
-
-def _ids(pack: Pack) -> list[str]:
-    try:
-        return ids_in(pack)
-    except Exception:  # as above; a damaged index is found by its own checksum
-        return []
+        self._packs.close()
 
 
 def path_of(object_id: str) -> str:
@@ -324,7 +293,7 @@ def _unpacked(object_id: str, packed: bytes) -> Stored:
         whole = inflater.decompress(packed, LARGEST)
         header, _, raw = whole.partition(b"\0")
         kind, _, length = header.partition(b" ")
-        intact = inflater.eof and not inflater.unused_data and kind in _NUMBERS and length == b"%d" % len(raw)
+        intact = inflater.eof and not inflater.unused_data and kind in NUMBERS and length == b"%d" % len(raw)
     except zlib.error as error:
         raise damaged(object_id, f"unreadable ({error})") from None
     if not intact or hashlib.sha1(whole, usedforsecurity=False).hexdigest() != object_id:

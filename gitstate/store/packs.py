@@ -1,22 +1,33 @@
-"""Packs: opened as regular files and nothing else, checked, and saved from as far as they can be read."""
+"""Packs: opened as regular files and nothing else, read entry by entry, checked, and saved from as far as they can be read."""
 
 from __future__ import annotations
 
 import io
-import os
+import struct
+import zlib
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from typing import NamedTuple
 
 from dulwich.object_format import DEFAULT_OBJECT_FORMAT
 from dulwich.objects import RawObjectID
-from dulwich.pack import Pack, PackData, PackIndex, load_pack_index_file, write_pack_index
+from dulwich.pack import OFS_DELTA, REF_DELTA, Pack, PackData, apply_delta, load_pack_index_file, write_pack_index
+from dulwich.pack import PackIndex as AnyIndex
 
-from gitstate.durable import Directory
+from gitstate.durable import Directory, NotAFileError
+from gitstate.errors import StorageError
+from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 
 PACKS = ".git/objects/pack"
-# What is mapped into memory kills the process (SIGBUS) when its file is cut short or its sector is bad. So files are
-# read, unless they are so large that reading them would be felt.
-_READ_WHOLE = 16 * 1024 * 1024
+DERIVED = (".rev", ".bitmap")  # what git makes of a pack, and can make again
+_HEADER = struct.Struct(">4sLL")
+HEADER_SIZE = _HEADER.size
+_PIECE = 4096  # bytes of an entry that are read at first
+_LARGEST_PIECE = 1024 * 1024  # bytes that are read at once, however many it says there are
+_KEPT = 64  # packs that are kept open
+_TRIES = 50  # looks at a directory whose packs change all the time
+_BASES = 4 * 1024 * 1024  # bytes of objects that others are deltas of, kept from one read to the next
 
 
 def pack_names(directory: Directory) -> list[str]:
@@ -27,62 +38,323 @@ def pack_names(directory: Directory) -> list[str]:
     )
 
 
-def open_pack(directory: Directory, name: str) -> Pack:
-    """A pack whose index could be opened; its data are opened when they are needed. Whatever is raised is damage."""
-    return Pack.from_lazy_objects(lambda: _data(directory, name), lambda: _index(directory, name))
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _data(directory: Directory, name: str) -> PackData:
-    with directory.opened(f"{PACKS}/{name}.pack") as file:
-        return PackData(name, DEFAULT_OBJECT_FORMAT, file=_contents(file))
+class Entry(NamedTuple):
+    """The head of an entry: what kind of object, its size, of what it is a delta, and how long the head is.
+
+    ``base`` is an id (``REF_DELTA``), or how far before this entry another one begins (``OFS_DELTA``).
+    """
+
+    kind: int
+    size: int
+    base: bytes | int | None
+    length: int
 
 
-def _index(directory: Directory, name: str) -> PackIndex:
-    with directory.opened(f"{PACKS}/{name}.idx") as file:
-        return _loaded(name, _contents(file))
+def entry_in(raw: bytes, at: int = 0) -> Entry:
+    """The head of the entry that begins at *at*. Raises IndexError where the bytes end before it does."""
+    first = byte = raw[at]
+    kind, size, shift, end = first >> 4 & 7, first & 15, 4, at + 1
+    while byte & 128:
+        byte = raw[end]
+        size |= (byte & 127) << shift
+        shift, end = shift + 7, end + 1
+    if kind == REF_DELTA:
+        return Entry(kind, size, raw[end : end + 20], end + 20 - at)
+    if kind != OFS_DELTA:
+        return Entry(kind, size, None, end - at)
+    byte = raw[end]
+    base, end = byte & 127, end + 1
+    while byte & 128:
+        byte = raw[end]
+        base, end = (base + 1) << 7 | byte & 127, end + 1
+    return Entry(kind, size, base, end - at)
 
 
-def _loaded(name: str, contents: io.BufferedReader | io.BytesIO) -> PackIndex:
+def pack_header(count: int) -> bytes:
+    """What a pack of *count* entries begins with."""
+    return _HEADER.pack(b"PACK", 2, count)
+
+
+def open_index(directory: Directory, name: str) -> PackIndex:
+    """The index of a pack. Whatever is raised is damage."""
+    pieces = Pieces(directory.opened(f"{PACKS}/{name}.idx"))
     try:
-        return load_pack_index_file(name, contents, DEFAULT_OBJECT_FORMAT)
+        is_old = pieces.some(0, 4) != SIGNATURE[:4]
+        if is_old:  # git has not made any like that for many years
+            raw = pieces.all(0, pieces.size)
+            pieces.close()
+            with closing(_loaded(name, raw)) as old:
+                listed = [(bytes(sha), offset, crc or 0) for sha, offset, crc in old.iterentries()]
+                pieces = Pieces(index_of(listed, old.get_pack_checksum() or b""))
+        index = PackIndex(pieces)
+        index.has_checksums = not is_old
+        return index
     except BaseException:
-        contents.close()  # dulwich leaves a half-made index behind, which complains when it is collected
+        pieces.close()
         raise
 
 
-def _contents(file: io.BufferedReader) -> io.BufferedReader | io.BytesIO:
-    return io.BytesIO(file.read()) if os.fstat(file.fileno()).st_size <= _READ_WHOLE else file
+def open_data(directory: Directory, name: str, index: PackIndex) -> Pieces:
+    """The pack of an index. Whatever is raised is damage, or it is another pack."""
+    pieces = Pieces(directory.opened(f"{PACKS}/{name}.pack"))
+    try:
+        magic, version, count = _HEADER.unpack(pieces.all(0, _HEADER.size))
+        if magic != b"PACK" or version not in (2, 3):
+            raise PackDamagedError("not a pack")
+        if count != index.count or pieces.all(pieces.size - 20, 20) != index.pack_checksum:
+            raise PackDamagedError("the index belongs to another pack")
+        return pieces
+    except BaseException:
+        pieces.close()
+        raise
+
+
+class OpenPack:
+    """A pack whose index could be opened; its data are opened when they are needed."""
+
+    def __init__(self, directory: Directory, name: str) -> None:
+        self.directory, self.name = directory, name
+        self.index = open_index(directory, name)
+        self._data: Pieces | None = None
+
+    def get_raw(self, object_id: bytes, bases: Bases) -> tuple[int, bytes]:
+        """Type number and bytes of an object. Raises KeyError when it is not in here; anything else is damage."""
+        offset = self.index.offset(self.index.row(object_id))
+        deltas: list[tuple[int, bytes]] = []
+        seen: set[int] = set()
+        while (found := bases.get(self.name, offset)) is None:
+            if offset in seen:
+                raise PackDamagedError("a delta of itself")
+            seen.add(offset)
+            kind, base, raw = self._entry(offset)
+            if base is None:
+                found = kind, raw
+                break
+            deltas.append((offset, raw))
+            offset = offset - base if isinstance(base, int) else self._base(base)
+        kind, raw = found
+        while deltas:
+            bases.keep(self.name, offset, kind, raw)
+            offset, delta = deltas.pop()
+            raw = b"".join(apply_delta(raw, delta))
+        return kind, raw
+
+    def _base(self, object_id: bytes) -> int:
+        try:
+            return self.index.offset(self.index.row(object_id))
+        except KeyError:
+            raise PackDamagedError("a delta of what is not there") from None
+
+    def _entry(self, offset: int) -> tuple[int, bytes | int | None, bytes]:
+        if self._data is None:
+            self._data = open_data(self.directory, self.name, self.index)
+        piece = self._data.some(offset, _PIECE)
+        entry = entry_in(piece)
+        position, piece = offset + len(piece), piece[entry.length :]
+        inflater = zlib.decompressobj()
+        parts, left = [], entry.size
+        while not inflater.eof:
+            if not piece:
+                piece = self._data.some(position, min(max(_PIECE, left), _LARGEST_PIECE))
+                position += len(piece)
+                if not piece:
+                    raise PackDamagedError("cut short")
+            part = inflater.decompress(piece, left + 1)
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                break
+            piece = inflater.unconsumed_tail
+        if left:
+            raise PackDamagedError("not as long as it says")
+        return entry.kind, entry.base, b"".join(parts)
+
+    @property
+    def is_kept_open(self) -> bool:
+        return self.index.pieces.is_kept_open or (self._data is not None and self._data.is_kept_open)
+
+    def close(self) -> None:
+        self.index.close()
+        if self._data is not None:
+            self._data.close()
+
+
+class Bases:
+    """Objects that deltas were applied to, the last few: whoever follows a history wants them again at once."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
+        self._size = 0
+
+    def get(self, pack: str, offset: int) -> tuple[int, bytes] | None:
+        return self._kept.get((pack, offset))
+
+    def keep(self, pack: str, offset: int, kind: int, raw: bytes) -> None:
+        if (pack, offset) not in self._kept and len(raw) <= _BASES:
+            self._kept[pack, offset] = kind, raw
+            self._size += len(raw)
+        while self._size > _BASES:
+            self._size -= len(self._kept.popitem(last=False)[1][1])
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._size = 0
+
+
+class Packs:
+    """The packs of one repository, the one that was of use last before all others. For one thread at a time."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.unopened: set[str] = set()  # packs whose index cannot be read
+        self._names: list[str] = []
+        self._open: OrderedDict[str, OpenPack] = OrderedDict()
+        self._bases = Bases()
+
+    def copies(self, object_id: bytes) -> Iterator[tuple[int, bytes] | Exception]:
+        """Type number and bytes of an object from every pack that has it, or what keeps them from being read.
+
+        Packs may come and go meanwhile: what one that is gone had, is looked for in those that have come.
+        """
+        without: set[str] = set()
+        for _ in range(_TRIES):
+            names = iter([name for name in self._names if name not in without])
+            while (found := self._next_copy(object_id, names, without)) is not None:
+                yield found
+            if not self.look_again():
+                return
+
+    def _next_copy(
+        self, object_id: bytes, names: Iterator[str], without: set[str]
+    ) -> tuple[int, bytes] | Exception | None:
+        with self.directory.kept_open():
+            for name in names:
+                try:
+                    found = self._opened(name).get_raw(object_id, self._bases)
+                except KeyError:
+                    without.add(name)
+                except Exception as error:
+                    if name not in self.unopened:
+                        return error
+                else:
+                    self._names.remove(name)
+                    self._names.insert(0, name)
+                    return found
+        return None
+
+    def get_raw(self, name: str, object_id: bytes) -> tuple[int, bytes]:
+        """As a single pack has it. Whatever is raised is damage."""
+        return self._opened(name).get_raw(object_id, self._bases)
+
+    def look_again(self) -> bool:
+        """Look for packs again; whether there are others than before."""
+        names, known = set(pack_names(self.directory)), set(self._names)
+        self.unopened &= names
+        for name in known - names:
+            self._names.remove(name)
+            if name in self._open:
+                self._open.pop(name).close()
+        with self.directory.kept_open():
+            self._names[:0] = sorted(names - known, key=self._age)
+        return names != known
+
+    def _age(self, name: str) -> int:
+        found = self.directory.status(f"{PACKS}/{name}.pack")
+        return 0 if found is None else -found.st_mtime_ns
+
+    def ids(self, prefix: str = "") -> Iterator[tuple[str, str]]:
+        """Every object id that begins with *prefix*, with the name of a pack that has it, as their indexes say."""
+        self.look_again()
+        for name in list(self._names):
+            if self.directory.status(f"{PACKS}/{name}.pack") is None:
+                continue  # an index alone has nothing
+            with suppress(PackDamagedError, NotAFileError):  # a damaged index is found by its own checksum
+                for object_id in self._opened(name).index.ids(prefix):
+                    yield object_id, name
+
+    def _opened(self, name: str) -> OpenPack:
+        pack = self._open.get(name)
+        if pack is None:
+            try:
+                pack = self._open[name] = OpenPack(self.directory, name)
+            except Exception:  # git puts the pack in place before its index, so it is tried again
+                self.unopened.add(name)
+                raise
+            self.unopened.discard(name)
+            if len(self._open) > _KEPT:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(name)
+        return pack
+
+    def close(self) -> None:
+        """Let go of open files, and know nothing."""
+        for pack in self._open.values():
+            pack.close()
+        self._open.clear()
+        self._names.clear()
+        self._bases.clear()
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
 
 
 def damage_of_pack(directory: Directory, name: str) -> str | None:
-    """What is wrong with a pack as a whole, by its own checksums; ``None`` when they hold."""
+    """What is wrong with a pack as a whole, by its own checksums; ``None`` when they hold, or when it is gone."""
+    damage = _damage(directory, name)
+    return damage if any(directory.status(f"{PACKS}/{name}{ending}") for ending in (".pack", ".idx")) else None
+
+
+def _damage(directory: Directory, name: str) -> str | None:
     for ending, words in ((".pack", "the pack is missing, only its index is left"), (".idx", "its index is missing")):
         if directory.status(f"{PACKS}/{name}{ending}") is None:
             return words
     where = "its index"
     try:
-        with closing(open_pack(directory, name)) as pack:
-            pack.index.check()
+        with closing(open_index(directory, name)) as index:
+            if not index.pieces.is_sealed():
+                raise PackDamagedError("its checksum is another")
             where = "the pack"
-            pack.data.check()
-            where = "the index, which belongs to another pack,"
-            pack.check_length_and_checksum()
-    except Exception as error:  # dulwich meets damage with a dozen types
-        return f"{where} does not check ({type(error).__name__})"
+            with closing(open_data(directory, name, index)) as data:
+                if not data.is_sealed():
+                    raise PackDamagedError("its checksum is another")
+    except PackDamagedError as error:
+        return f"{where} does not check ({error})"
+    except (StorageError, OSError) as error:
+        return f"{where} cannot be read ({error})"
     return None
-
-
-def ids_in(pack: Pack) -> list[str]:
-    """The ids that a pack's index names."""
-    return [bytes(name).decode() for name in pack.index]
 
 
 def ids_of(directory: Directory, name: str) -> set[str] | None:
     """The ids in a pack that is whole; ``None`` when it is not."""
     if damage_of_pack(directory, name) is not None:
         return None
-    with closing(open_pack(directory, name)) as pack:
-        return set(ids_in(pack))
+    with closing(open_index(directory, name)) as index:
+        return set(index.ids())
+
+
+# --- saving ----------------------------------------------------------------------------------------------------------
+
+
+def _data(directory: Directory, name: str) -> PackData:
+    with directory.opened(f"{PACKS}/{name}.pack") as file:
+        return PackData(name, DEFAULT_OBJECT_FORMAT, file=io.BytesIO(file.read()))
+
+
+def _index(directory: Directory, name: str) -> AnyIndex:
+    with directory.opened(f"{PACKS}/{name}.idx") as file:
+        return _loaded(name, file.read())
+
+
+def _loaded(name: str, raw: bytes) -> AnyIndex:
+    contents = io.BytesIO(raw)
+    try:
+        return load_pack_index_file(name, contents, DEFAULT_OBJECT_FORMAT)
+    except BaseException:
+        contents.close()  # dulwich leaves a half-made index behind, which complains when it is collected
+        raise
 
 
 def rebuilt_index(directory: Directory, name: str) -> bytes | None:
@@ -91,7 +363,7 @@ def rebuilt_index(directory: Directory, name: str) -> bytes | None:
         with closing(_data(directory, name)) as data:
             data.check()
             return _indexed(data)
-    except Exception:  # as above
+    except Exception:  # dulwich meets damage with a dozen types
         return None
 
 
@@ -114,16 +386,16 @@ def readable(directory: Directory, name: str) -> Iterator[tuple[int, bytes]]:
     except Exception:  # as above
         return
     with closing(data):
-        index = _index_that_checks(directory, name) or _loaded(name, io.BytesIO(_indexed(data)))
+        index = _index_that_checks(directory, name) or _loaded(name, _indexed(data))
         with closing(Pack.from_lazy_objects(lambda: data, lambda: index)) as pack:
-            for object_id in ids_in(pack):
+            for object_id in list(pack.index):
                 try:
-                    yield pack.get_raw(RawObjectID(bytes.fromhex(object_id)))
+                    yield pack.get_raw(RawObjectID(bytes.fromhex(object_id.decode())))
                 except Exception:  # as above
                     continue
 
 
-def _index_that_checks(directory: Directory, name: str) -> PackIndex | None:
+def _index_that_checks(directory: Directory, name: str) -> AnyIndex | None:
     try:
         index = _index(directory, name)
     except Exception:  # as above

@@ -81,13 +81,18 @@ class Refs:
         Raises:
             RefDamagedError: the file is not one of packed refs.
         """
-        return {name: value for name, value, _ in self._packed_lines()}
+        return {name: value for name, value, _ in self.packed_lines()}
 
     def peeled(self) -> dict[str, str]:
         """What packed annotated tags lead to, as the file of packed refs says."""
-        return {name: target for name, _, target in self._packed_lines() if target is not None}
+        return {name: target for name, _, target in self.packed_lines() if target is not None}
 
-    def _packed_lines(self) -> list[tuple[str, str, str | None]]:
+    def packed_lines(self) -> list[tuple[str, str, str | None]]:
+        """The packed refs, each with what it leads to, as the file says.
+
+        Raises:
+            RefDamagedError: as :meth:`packed`.
+        """
         try:
             raw = self.directory.read(PACKED_REFS, _LIMIT)
         except NotAFileError as error:
@@ -105,13 +110,11 @@ class Refs:
 
     def below(self, prefix: str) -> dict[str, str]:
         """The refs whose names begin with *prefix*, with their ids."""
+        names = [name for name in self.loose_names(prefix.rpartition("/")[0]) if name.startswith(prefix)]
+        loose = {name: self.read(name) for name in names}
+        # Read last: what is being packed meanwhile is in here before its own file goes.
         found = {name: value for name, value in self.packed().items() if name.startswith(prefix)}
-        top = prefix.rpartition("/")[0]
-        for name in self.loose_names(top):
-            if name.startswith(prefix):
-                value = self.read(name)
-                if value is not None:
-                    found[name] = value
+        found |= {name: value for name, value in loose.items() if value is not None}
         return dict(sorted(found.items()))
 
     def loose_names(self, directory: str) -> list[str]:

@@ -109,7 +109,7 @@ def history_of_git(root: str) -> list[str]:
 
 
 def listing(root: str) -> set[str]:
-    """Everything below the project but objects and what is in quarantine; directories end in a slash.
+    """Everything below the project but objects, tags, loose or packed, and what is in quarantine; directories end in a slash.
 
     Of files that are in no history, whose bytes no commit can bring back, it says how many bytes there are.
     """
@@ -119,8 +119,11 @@ def listing(root: str) -> set[str]:
         if here.endswith((".git/objects", ".git/gitstate/quarantine")):
             directories[:] = []
             continue
-        found |= {_same(os.path.normpath(f"{here}/{name}")) + "/" for name in directories}
+        in_tags = ".git/refs/tags" in here
+        found |= {_same(os.path.normpath(f"{here}/{name}")) + "/" for name in directories if not in_tags}
         for name in files:
+            if (in_tags or name == "packed-refs") and not name.endswith(".lock"):
+                continue
             path = os.path.normpath(f"{here}/{name}")
             size = f": {os.lstat(f'{root}/{path}').st_size} bytes" if _is_artifact(path) else ""
             found.add(_same(path) + size)

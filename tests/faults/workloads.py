@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import socket
+import subprocess
 import tarfile
 import time
 import traceback
@@ -92,6 +93,21 @@ def furnished(root: Path) -> None:
     (state.get_loop_dir("beta") / "outputs" / "001-stdout.log").write_text("Done.\n")
     state.archive_loop("gamma", status="completed")
     state.update_loop("alpha", {"currentIteration": 4})
+
+
+def worn(root: Path) -> None:
+    """With packs of git's, deltas among them, loose objects, and tags that are packed and loose."""
+    furnished(root)
+    state = opened(root, 4)
+    _git(state, "pack-refs", "--all")
+    for number in range(2):
+        _git(state, "repack", "-d", "-q")
+        state.record_iteration("alpha", {"number": 5 + number, "status": "ok", "learnings": ["Much the same. " * 40]})
+    state.checkpoint("alpha", "second")
+
+
+def _git(state: gitstate.StateRepository, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=state.base_dir, check=True, capture_output=True)
 
 
 def edited(root: Path) -> None:
@@ -186,6 +202,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "checkpoint": Operation(furnished, lambda state: state.checkpoint("beta", "here")),
     "transaction": Operation(furnished, _transaction),
+    "gc": Operation(worn, lambda state: state.collect_garbage()),
     "first update": Operation(
         originals,
         lambda state: state.update_loop(_first_loop(state), {"status": "paused", "note": "first"}),

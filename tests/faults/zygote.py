@@ -155,6 +155,8 @@ def serve() -> None:
     # Everything a child might import, imported once.
     import ctypes
 
+    import gitstate.garbage
+    import gitstate.repair  # noqa: F401
     from faults import invariants, workloads  # noqa: F401
 
     library = ctypes.CDLL(None)

@@ -1,0 +1,229 @@
+"""Indexes of packs (gitformat-pack(5), version 2): read in pieces, and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
+from itertools import accumulate
+from typing import TypeVar
+
+SIGNATURE = b"\377tOc\0\0\0\2"
+_FAN = struct.Struct(">256L")
+_LONG = struct.Struct(">L")
+_LONGER = struct.Struct(">Q")
+_NAMES = len(SIGNATURE) + _FAN.size
+_SMALL = 128 * 1024  # bytes; what is not larger is read once and closed
+_CHUNK = 1024 * 1024
+LARGE = 1 << 31  # offsets from here on stand in a table of their own
+
+Piece = TypeVar("Piece", bytes, "array[int]")
+Listed = tuple[bytes, int, int]  # an object's id, where its entry begins in the pack, and the crc32 of that entry
+
+
+class PackDamagedError(Exception):
+    """A pack or its index is not what it should be; the message says in what."""
+
+
+class Pieces:
+    """A file that is read in pieces, each from its place. It is never mapped into memory.
+
+    What is mapped kills the process (SIGBUS) when its file is cut short or its sector is bad.
+    """
+
+    def __init__(self, source: BufferedReader | bytes) -> None:
+        self._file: BufferedReader | None = None
+        self._whole: bytes | None = None
+        if isinstance(source, bytes):
+            self._whole = source
+        elif os.fstat(source.fileno()).st_size <= _SMALL:
+            with source:
+                self._whole = source.read()
+        else:
+            self._file = source
+        self.size = len(self._whole or b"") if self._file is None else os.fstat(self._file.fileno()).st_size
+
+    @property
+    def is_kept_open(self) -> bool:
+        return self._file is not None
+
+    def some(self, offset: int, size: int) -> bytes:
+        """The bytes at *offset*, fewer where the file ends before."""
+        if self._whole is not None:
+            return self._whole[offset : offset + size]
+        if self._file is None:
+            raise PackDamagedError("closed")
+        return os.pread(self._file.fileno(), size, offset)
+
+    def all(self, offset: int, size: int) -> bytes:
+        """Exactly *size* bytes at *offset*.
+
+        Raises:
+            PackDamagedError: the file ends before.
+        """
+        found = self.some(offset, size)
+        while len(found) < size:
+            more = self.some(offset + len(found), size - len(found))
+            if not more:
+                raise PackDamagedError("cut short")
+            found += more
+        return found
+
+    def is_sealed(self) -> bool:
+        """Whether the file ends with the SHA-1 of what comes before."""
+        digest = hashlib.sha1(usedforsecurity=False)
+        end = self.size - 20
+        for offset in range(0, end, _CHUNK):
+            digest.update(self.all(offset, min(_CHUNK, end - offset)))
+        return end >= 0 and digest.digest() == self.all(end, 20)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class PackIndex:
+    """Where each object of one pack begins. An object's place in the order of ids is its *row*.
+
+    Raises:
+        PackDamagedError: its tables cannot be as long as it says.
+    """
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.has_checksums = True
+        if pieces.some(0, len(SIGNATURE)) != SIGNATURE:
+            raise PackDamagedError("not an index of version 2")
+        self._fan: tuple[int, ...] = (0, *_FAN.unpack(pieces.all(len(SIGNATURE), _FAN.size)))
+        self.count = self._fan[-1]
+        rest = pieces.size - (_NAMES + 28 * self.count + 40)
+        if rest < 0 or rest % 8 or rest > 8 * self.count or list(self._fan) != sorted(self._fan):
+            raise PackDamagedError("an index of the wrong length")
+        self._checksums = _NAMES + 20 * self.count
+        self._offsets = self._checksums + 4 * self.count
+        self._large = self._offsets + 4 * self.count
+
+    @property
+    def pack_checksum(self) -> bytes:
+        """The checksum of the pack that it belongs to."""
+        return self.pieces.all(self.pieces.size - 40, 20)
+
+    def names(self, first: int = 0, last: int = 255) -> tuple[int, bytes]:
+        """The ids whose first byte is one of *first* to *last*, one after the other, and the row of the first of them."""
+        low, high = self._fan[first], self._fan[last + 1]
+        return low, self.pieces.all(_NAMES + 20 * low, 20 * (high - low))
+
+    def count_of(self, first: int) -> int:
+        """How many ids there are whose first byte is *first*."""
+        return self._fan[first + 1] - self._fan[first]
+
+    def row(self, object_id: bytes) -> int:
+        """Raises KeyError when the object is not in the pack."""
+        low, names = self.names(object_id[0], object_id[0])
+        at = names.find(object_id)
+        while at > 0 and at % 20:  # ids lie in a row: one may seem to stand across two others
+            at = names.find(object_id, at + 1)
+        if at < 0:
+            raise KeyError(object_id)
+        return low + at // 20
+
+    def __contains__(self, object_id: object) -> bool:
+        try:
+            return isinstance(object_id, bytes) and self.row(object_id) >= 0
+        except KeyError:
+            return False
+
+    def object_id(self, row: int) -> bytes:
+        """The id in a row."""
+        return self.pieces.all(_NAMES + 20 * row, 20)
+
+    def offset(self, row: int) -> int:
+        """Where the entry of a row begins in the pack."""
+        (found,) = _LONG.unpack(self.pieces.all(self._offsets + 4 * row, 4))
+        return self._beyond(found) if found >= LARGE else int(found)
+
+    def _beyond(self, found: int) -> int:
+        return int(_LONGER.unpack(self.pieces.all(self._large + 8 * (found - LARGE), 8))[0])
+
+    def offsets(self) -> array[int]:
+        """Where the entries begin, row by row."""
+        found = _numbers(self.pieces.all(self._offsets, 4 * self.count))
+        if self.pieces.size == self._large + 40:
+            return found
+        return array("Q", [self._beyond(offset) if offset >= LARGE else offset for offset in found])
+
+    def checksums(self, first: int = 0, count: int | None = None) -> array[int]:
+        """The crc32 of the entries, row by row; of all, or of *count* from the *first* on."""
+        wanted = self.count if count is None else count
+        return _numbers(self.pieces.all(self._checksums + 4 * first, 4 * wanted))
+
+    def ids(self, prefix: str = "") -> Iterator[str]:
+        """The ids that begin with *prefix*, in hexadecimal and in order."""
+        fitting = (first for first in range(256) if f"{first:02x}".startswith(prefix[:2]))
+        for first in fitting:
+            names = self.names(first, first)[1].hex()
+            for at in range(0, len(names), 40):
+                if names.startswith(prefix, at):
+                    yield names[at : at + 40]
+
+    def close(self) -> None:
+        self.pieces.close()
+
+
+def count_in(size: int) -> int:
+    """How many objects an index of *size* bytes lists, without those whose offsets take twice the room."""
+    return max(0, (size - _NAMES - 40) // 28)
+
+
+def _numbers(raw: bytes) -> array[int]:
+    found = array("I", raw)
+    if struct.pack("=L", 1) != _LONG.pack(1):
+        found.byteswap()
+    return found
+
+
+def separate(names: bytes) -> list[bytes]:
+    """Ids that lie one after the other."""
+    return [names[at : at + 20] for at in range(0, len(names), 20)]
+
+
+def index_of(entries: Iterable[Listed], checksum: bytes) -> bytes:
+    """The index of a pack with that *checksum*, from its entries in any order."""
+    ordered = sorted(entries)
+    counts = Counter([entry[0][0] for entry in ordered])
+    return b"".join(index_pieces([counts[first] for first in range(256)], [ordered], checksum))
+
+
+def index_pieces(
+    counts: Sequence[int], buckets: Iterable[Sequence[Listed]], checksum: bytes
+) -> Iterator[bytes | array[int]]:
+    """The index of a pack with that *checksum*, piece by piece.
+
+    *buckets* are the entries in order, in lists of any length; *counts* says how many there are with each first byte.
+    """
+    digest = hashlib.sha1(usedforsecurity=False)
+
+    def sealed(piece: Piece) -> Piece:
+        digest.update(piece)
+        return piece
+
+    checksums, offsets, large = array("I"), array("I"), array("Q")
+    yield sealed(SIGNATURE + _FAN.pack(*accumulate(counts)))
+    for bucket in buckets:
+        yield sealed(b"".join([entry[0] for entry in bucket]))
+        checksums.extend([entry[2] for entry in bucket])
+        beyond = [entry[1] for entry in bucket if entry[1] >= LARGE]
+        places = iter(range(LARGE + len(large), LARGE + len(large) + len(beyond)))
+        offsets.extend([entry[1] if entry[1] < LARGE else next(places) for entry in bucket])
+        large.extend(beyond)
+    for table in (checksums, offsets, large):
+        if struct.pack("=L", 1) != _LONG.pack(1):
+            table.byteswap()
+        yield sealed(table)
+    yield sealed(checksum)
+    yield digest.digest()
