@@ -194,15 +194,17 @@ class Writer:
         return revision
 
     def _keep_few(self) -> None:
-        """Now and then, so that there are few files at any length of history: join packs, and pack tags.
+        """Now and then, so that `.git` stays small at any length of history: join packs, pack tags, shorten the reflog.
 
         The mutation is published, and nobody has to wait for this.
         """
+        refs = self.revisions.refs
         with suppress(GitStateError):
             consolidate(self.directory)
-            if len(self.revisions.refs.loose_names(layout.ARCHIVE_TAGS.rstrip("/"))) >= _LOOSE_TAGS:
-                with self.keeper.guard.hold(BRIEFLY):
-                    tags.pack_tags(self.revisions.refs, self.revisions.peel)
+            with self.keeper.guard.hold(BRIEFLY):
+                refs.shorten_log()
+                if len(refs.loose_names(layout.ARCHIVE_TAGS.rstrip("/"))) >= _LOOSE_TAGS:
+                    tags.pack_tags(refs, self.revisions.peel)
 
     def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:
         with suppress(GitStateError):  # it is derived, and caught up with by the next one

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from gitstate.clock import Clock
@@ -22,6 +23,7 @@ _ID = re.compile(rb"\A[0-9a-f]{40}\n?\Z")
 ZERO = "0" * 40
 PACKED_REFS = ".git/packed-refs"
 _FOREIGN_LOCK = 1.0  # seconds that somebody else's ref lock is waited for
+_LONGEST_LOG = 4 * 1024 * 1024  # bytes of a reflog, some 20,000 moves
 _LIMIT = 64 * 1024 * 1024  # bytes of packed-refs
 
 
@@ -305,6 +307,19 @@ class Refs:
             return False
         self.directory.write(log, b"".join(kept))
         return True
+
+    def shorten_log(self) -> None:
+        """Keep only the newer part of a large reflog of the branch: it is evidence of what was published last. Under the guard.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        log = f".git/logs/{BRANCH}"
+        with suppress(NotAFileError), self.directory.opened(log) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size > _LONGEST_LOG:
+                file.seek(size - _LONGEST_LOG // 4)
+                self.directory.write(log, file.read().partition(b"\n")[2], durable=False)
 
     def last_in_reflog(self) -> str | None:
         """The id that the last readable line of the branch's reflog names; only the end of it is read."""
