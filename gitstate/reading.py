@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from gitstate import layout
 from gitstate.clock import Clock
 from gitstate.durable import Directory
-from gitstate.encoding import Record
+from gitstate.encoding import Record, fresh
 from gitstate.errors import (
     AmbiguousLoopError,
     CorruptStateError,
@@ -288,7 +288,7 @@ class Reads(ABC):
             RevisionNotFoundError: no such revision.
             CorruptStateError: the revision holds something else than a registry.
         """
-        return cast("Registry", _copy(self._view_at(at).registry))
+        return cast("Registry", fresh(self._view_at(at).registry))
 
     def list_active_loops(self) -> list[RegistryEntry]:
         """The registry's entries, in its order; fresh copies."""
@@ -320,7 +320,7 @@ class Reads(ABC):
         A loop whose process belongs to another host is not among them: nothing is known of it.
         """
         view = self._view()
-        return [cast("RegistryEntry", _copy(view.entries[loop_id])) for loop_id in crashed(view)]
+        return [cast("RegistryEntry", fresh(view.entries[loop_id])) for loop_id in crashed(view)]
 
     def resolve_loop_id(self, text: str) -> str:
         """The id that *text* means: an exact one, or a unique beginning of at least 4 characters of an id, of an id
@@ -380,15 +380,7 @@ def liveness_of(state: Record) -> Liveness:
 
 def copied(record: Record) -> LoopState:
     """A fresh copy of a session state, with the loose types of its public face."""
-    return cast("LoopState", _copy(record))
-
-
-def _copy(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy(item) for item in value]
-    return value
+    return cast("LoopState", fresh(record))
 
 
 def _warn_of_status(record: Record, loop_id: str) -> None:
