@@ -24,7 +24,7 @@ FLOORS: list[list[str]] = [
     ["durable", "process"],
     [
         "guard", "claim", "lease", "store", "store.epoch", "store.packs", "store.objects", "store.refs", "store.entries", "store.journal", "store.recent", "store.changes", "store.trees", "store.revisions", "store.replay",
-        "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "projection",
+        "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "projection", "note", "noting",
     ],
     ["beginning", "reconcile", "transaction"],
     ["history", "reading", "audit", "check", "salvage", "pointers", "repair", "doctor"],
