@@ -38,7 +38,7 @@ class Lease:
     """A lease that was acquired. It belongs to one process and thread; ``monotonic_expiry`` in seconds of the clock.
 
     ``since`` is when it began by the clock of the file system, in nanoseconds: what was changed before has another time.
-    ``noted`` is what its holder knows of the files.
+    ``noted`` is what its holder knows of the files; ``claim`` is the record as it was last found to be this lease's.
     """
 
     generation: int
@@ -48,6 +48,7 @@ class Lease:
     purpose: str
     since: int = 0
     noted: object = None
+    claim: Claim | None = None
 
     @property
     def pid(self) -> int:
@@ -172,8 +173,8 @@ class LeaseKeeper:
 
     # --- looking ---
 
-    def _find(self) -> Claim | None:
-        return find_claim(self.directory, LEASE_RECORD, self.clock.monotonic())
+    def _find(self, known: Claim | None = None) -> Claim | None:
+        return find_claim(self.directory, LEASE_RECORD, self.clock.monotonic(), known)
 
     def _look(self) -> Claim | None:
         """The record as it stands; since when it stands unchanged is remembered from look to look."""
@@ -207,7 +208,7 @@ class LeaseKeeper:
                 raise
             self.directory.make(self.directory.aside)
             self.directory.move(LEASE_RECORD, aside)
-        moved = find_claim(self.directory, aside, self.clock.monotonic())
+        moved = find_claim(self.directory, aside, self.clock.monotonic(), judged)
         if moved is not None and not moved.is_file:  # whichever it was, nobody's lease, and maybe somebody's data
             self.directory.make(QUARANTINE)
             self.directory.move(aside, f"{QUARANTINE}/{LEASE_RECORD}-{secrets.token_hex(4)}")
@@ -225,10 +226,13 @@ class LeaseKeeper:
         return self._mine(lease) is not None
 
     def _mine(self, lease: Lease) -> Claim | None:
-        claim = self._find() if lease.pid == os.getpid() else None
-        record = (claim.record if claim is not None else None) or {}
+        claim = self._find(lease.claim) if lease.pid == os.getpid() else None
+        if claim is None or claim is lease.claim:
+            return claim
+        record = claim.record or {}
         found = (record.get("nonce"), record.get("pid"), record.get("startTime"))
-        return claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
+        lease.claim = claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
+        return lease.claim
 
     def prove(self, lease: Lease) -> None:
         """Make sure that the lease is still ours, renewed if it expired unclaimed. Under the guard, before publishing.

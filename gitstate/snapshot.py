@@ -172,7 +172,7 @@ class Snapshot:
     # --- changing ---
 
     def with_record(self, path: str, record: Record | None) -> Snapshot:
-        return replace(self, edits={**self.edits, path: record})
+        return Snapshot(self.tree, {**self.edits, path: record}, self.verbatim, self.new_tags)
 
     def with_state(self, loop_id: str, record: Record) -> Snapshot:
         """The active loop's session state replaced."""
