@@ -212,6 +212,23 @@ def test_an_edit_of_an_archived_state_is_adopted_within_one_mutation_for_each_sa
     assert adopted == [f"adopt archive/{loop_id}/session-state.json: edited outside gitstate"]
 
 
+def test_an_edit_in_the_very_step_of_time_of_the_archiving_is_noticed_when_its_turn_comes(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.create_loop("Fix the tests", "all pass", loop_id="fix", pid=None)
+    state.create_loop("Fix the tests", "all pass", loop_id="old", pid=None)
+    state.update_loop("old", {"note": "aaaa"})
+    still(monkeypatch)
+    state.archive_loop("old", status="completed")
+    with state_of(state, "old").open("r+b") as file:
+        raw = file.read()
+        file.seek(0)
+        file.write(raw.replace(b"aaaa", b"bbbb"))
+    for number in range(3):
+        state.update_loop("fix", {"note": f"number {number}"})
+    assert "adopt archive/old/session-state.json: edited outside gitstate" in subjects(state)
+
+
 def test_a_read_of_an_edited_archived_loop_serves_the_edit_at_once(busy: State) -> None:
     busy.update_loop("fix", {"note": "a"})
     edit(busy, "old-034")
