@@ -36,8 +36,6 @@ class Beginning:
         Raises:
             RefusedError: the project tracks files of the state directory; or, without *complete*, this is a clone.
         """
-        with suppress(FileExistsError):
-            self._make_state_directory()
         state = inspection.inspect(self.directory)
         if state == "clone":
             if not complete:
@@ -60,6 +58,8 @@ class Beginning:
             if state == "clone":
                 self.projection.make_artifacts(self.revisions.tree(self.revisions.head()))
             return False
+        with suppress(FileExistsError):
+            self._make_state_directory()
         return self._create()
 
     def _make_state_directory(self) -> None:

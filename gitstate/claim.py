@@ -101,15 +101,17 @@ def find_claim(directory: Directory, name: str, moment: float, known: Claim | No
 
     If it is still the one that is *known*, then that is the answer, with its ``since``.
     """
-    found = directory.status(name)
-    if found is None:
-        return None
+    raw: bytes | None = None
     try:
-        raw = directory.read(name, LIMIT)
-        if raw is None:
+        seen = directory.look(name, LIMIT)
+        if seen is None:
             return None
+        raw, found = seen
     except NotAFileError:
-        raw = None
+        status = directory.status(name)
+        if status is None:
+            return None
+        found = status
     mark = (found.st_ino, found.st_size, found.st_mtime_ns)
     if known is not None and (raw, mark) == (known.raw, known.mark):
         return known

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from io import BufferedReader, BufferedWriter
@@ -30,6 +31,14 @@ _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
 LARGEST = 512 * 1024 * 1024
 _KEPT = 64  # directories that are kept open at once; a process may have no more than 256 files open
+
+
+Mark = tuple[int, int, int, int, int]
+
+
+def mark_of(found: os.stat_result) -> Mark:
+    """Device, inode, size and both times of a file: while they stay, so does the file, if it lay still for a while."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class NotAFileError(StorageError):
@@ -52,6 +61,19 @@ def datasync(descriptor: int) -> None:
         return
     os.fdatasync(descriptor)
 
+
+# What tells the names that this process gives from those of another that has, or had, its pid.
+_run = os.urandom(6).hex()
+_numbers = itertools.count(1)
+
+
+def _begin_anew() -> None:
+    """A forked child may have the pid that another one had."""
+    global _run  # noqa: PLW0603
+    _run = os.urandom(6).hex()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 _RENAME_EXCHANGE = 2  # renameat2(2)
 _FEW = 8  # files; a process that replaces no more ends before loading ctypes has paid
@@ -93,13 +115,19 @@ def sync_directory(path: Path) -> None:
         raise _storage(str(path), error) from None
 
 
+class _Local(threading.local):
+    """The directories that a thread keeps open; ``None`` where it keeps none."""
+
+    kept: dict[str, int] | None = None
+
+
 class Directory:
     """One directory and what is below it. ``aside`` is where files are prepared; it must be on the same file system."""
 
     def __init__(self, path: Path, aside: str) -> None:
         self.path = path
         self.aside = aside
-        self._local = threading.local()
+        self._local = _Local()
 
     # --- looking ---
 
@@ -109,9 +137,13 @@ class Directory:
         Raises:
             NotAFileError: it is not a regular file, is larger than *limit* bytes, or cannot be read.
         """
+        found = self.look(name, limit)
+        return None if found is None else found[0]
+
+    def look(self, name: str, limit: int = LARGEST) -> tuple[bytes, os.stat_result] | None:
+        """As :meth:`read`, with what the file system said of the file just before it was read."""
         try:
-            with self._parent(name) as (parent, last):
-                descriptor = os.open(last, _READ, dir_fd=parent)
+            descriptor = self._descriptor(name, _READ)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -122,10 +154,13 @@ class Directory:
                 raise NotAFileError(f"{name}: {kind_of(found.st_mode)}, not a file", path=name)
             if found.st_size > limit:
                 raise NotAFileError(f"{name}: {found.st_size} bytes, more than the {limit} that are read", path=name)
-            chunks = []
-            while chunk := os.read(descriptor, max(found.st_size + 1, 65536)):
-                chunks.append(chunk)
-            return b"".join(chunks)
+            raw = os.read(descriptor, found.st_size + 1)
+            if len(raw) != found.st_size:  # it grows, or is longer than can be read at once
+                chunks = [raw]
+                while chunk := os.read(descriptor, 65536):
+                    chunks.append(chunk)
+                raw = b"".join(chunks)
+            return raw, found
         except OSError as error:
             raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
         finally:
@@ -138,8 +173,7 @@ class Directory:
             NotAFileError: it is missing, is not a regular file, or cannot be read.
         """
         try:
-            with self._parent(name) as (parent, last):
-                descriptor = os.open(last, _READ, dir_fd=parent)
+            descriptor = self._descriptor(name, _READ)
         except OSError as error:
             raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
         found = os.fstat(descriptor)
@@ -147,6 +181,22 @@ class Directory:
             os.close(descriptor)
             raise NotAFileError(f"{name}: {kind_of(found.st_mode)}, not a file", path=name)
         return open(descriptor, "rb")
+
+    def tail(self, name: str, length: int) -> tuple[int, bytes]:
+        """The size of a regular file, and its last *length* bytes or what there is; as if empty where there is none."""
+        try:
+            descriptor = self._descriptor(name, _READ)
+        except OSError:
+            return 0, b""
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return 0, b""
+            return found.st_size, os.pread(descriptor, length, max(0, found.st_size - length))
+        except OSError:
+            return 0, b""
+        finally:
+            os.close(descriptor)
 
     def status(self, name: str) -> os.stat_result | None:
         """What lies at *name* itself (a symlink is not followed), ``None`` if nothing."""
@@ -157,6 +207,22 @@ class Directory:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
             raise _storage(name, error) from None
+
+    def statuses(self, above: str, names: Iterable[str]) -> list[os.stat_result | None]:
+        """As :meth:`status` for *names* below a directory, at one go. They are not reached step by step: a symlink on the
+        way is followed, so this is for comparing with what was known before.
+        """
+        found: list[os.stat_result | None] = []
+        try:
+            with self._open(above) as parent:
+                for name in names:
+                    try:
+                        found.append(os.stat(name, dir_fd=parent, follow_symlinks=False))
+                    except OSError:
+                        found.append(None)
+        except OSError as error:
+            raise _storage(above, error) from None
+        return found
 
     def is_directory(self, name: str) -> bool:
         """Whether *name* is a real directory."""
@@ -200,16 +266,20 @@ class Directory:
             except OSError as error:
                 raise _storage(here, error) from None
 
+    def new_name(self) -> str:
+        """A name in the aside directory that nothing has, beginning with the pid of whoever is to put it somewhere."""
+        return f"{self.aside}/{os.getpid()}-{_run}{next(_numbers):x}"
+
     def prepare(self, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> str:
         """A file with *raw* in the aside directory; its name. Whoever prepares it puts it in place or removes it."""
-        name = f"{self.aside}/{os.getpid()}-{os.urandom(6).hex()}"
+        name = self.new_name()
         try:
             with self._parent(name) as (parent, last):
                 descriptor = os.open(last, _CREATE, mode, dir_fd=parent)
                 try:
-                    view = memoryview(raw)
-                    while view:
-                        view = view[os.write(descriptor, view) :]
+                    written = os.write(descriptor, raw)
+                    while written < len(raw):
+                        written += os.write(descriptor, memoryview(raw)[written:])
                     if durable:
                         fsync(descriptor)
                 except OSError:
@@ -330,7 +400,7 @@ class Directory:
 
     def symlink(self, points_to: str, name: str) -> None:
         """A symlink put in place as a whole."""
-        prepared = f"{self.aside}/{os.getpid()}-{os.urandom(6).hex()}"
+        prepared = self.new_name()
         try:
             with self._parent(prepared) as (parent, last):
                 os.symlink(points_to, last, dir_fd=parent)
@@ -403,6 +473,29 @@ class Directory:
         except OSError as error:
             raise _storage(name, error) from None
 
+    def jot(self, name: str, raw: bytes, *, cut: bool = True) -> None:
+        """A small file written over in place, made if need be, *cut* after it. Not durable, and it may be torn: whoever
+        reads it must be able to tell.
+        """
+        try:
+            descriptor = self.descriptor(name, os.O_RDWR)
+        except StorageError:  # something else stands there
+            self.write(name, raw, durable=False)
+            return
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:  # its other name may be anybody's
+                self.write(name, raw, durable=False)
+                return
+            if os.pwrite(descriptor, raw, 0) != len(raw):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if cut and found.st_size > len(raw):
+                os.ftruncate(descriptor, len(raw))
+        except OSError as error:
+            raise _storage(name, error) from None
+        finally:
+            os.close(descriptor)
+
     def append(self, name: str, raw: bytes) -> None:
         """Bytes added at the end of a file, which is made if need be. Not durable by itself."""
         descriptor = self.descriptor(name, os.O_WRONLY | os.O_APPEND)
@@ -439,8 +532,7 @@ class Directory:
         """A file opened for writing in place, made empty if need be. The caller closes it, and minds other hard links."""
         flags = access | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            with self._parent(name) as (parent, last):
-                return os.open(last, flags, 0o600, dir_fd=parent)
+            return self._descriptor(name, flags)
         except OSError as error:
             raise _storage(name, error) from None
 
@@ -449,23 +541,19 @@ class Directory:
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """Within the block, keep the directories below open that this thread comes through: one look up each, not one a file."""
-        if self._kept() is not None:
+        if self._local.kept is not None:
             yield
             return
-        self._local.descriptors = {}
+        self._local.kept = {}
         try:
             yield
         finally:
             self._let_go("")
-            self._local.descriptors = None
-
-    def _kept(self) -> dict[str, int] | None:
-        kept: dict[str, int] | None = getattr(self._local, "descriptors", None)
-        return kept
+            self._local.kept = None
 
     def _let_go(self, *names: str) -> None:
         """Close what was kept open at or below *names*: it is moved or removed, and is reached anew."""
-        kept = self._kept() or {}
+        kept = self._local.kept or {}
         for top in names:
             if top and top not in kept:
                 continue  # what is kept below a directory was reached through it, which is then kept as well
@@ -473,9 +561,26 @@ class Directory:
                 os.close(kept.pop(name))
 
     def _open(self, name: str) -> _Reached:
-        kept = self._kept()
+        """The directory *name*, for the length of a block."""
+        return _Reached(*self._reached(name))
+
+    def _parent(self, name: str) -> _Parent:
+        """The directory above *name*, and the name in it, for the length of a block."""
+        above, _, last = name.rpartition("/")
+        kept = self._local.kept
+        if kept is not None and above in kept:
+            return _Parent(kept[above], True, last)
+        return _Parent(*self._reached(above), last)
+
+    def _descriptor(self, name: str, flags: int) -> int:
+        with self._parent(name) as (parent, last):
+            return os.open(last, flags, 0o600, dir_fd=parent)
+
+    def _reached(self, name: str) -> tuple[int, bool]:
+        """An open directory, and whether it is kept."""
+        kept = self._local.kept
         if kept is not None and name in kept:
-            return _Reached(kept[name], keep=True)
+            return kept[name], True
         # The way down to the directory itself is the caller's business and may hold symlinks; below, none is followed.
         if not name:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -483,14 +588,10 @@ class Directory:
             above, _, last = name.rpartition("/")
             with self._open(above) as parent:
                 descriptor = os.open(last, _DIRECTORY, dir_fd=parent)
-        keep = kept is not None and len(kept) < _KEPT
-        if kept is not None and keep:
-            kept[name] = descriptor
-        return _Reached(descriptor, keep=keep)
-
-    def _parent(self, name: str) -> _Parent:
-        above, _, last = name.rpartition("/")
-        return _Parent(self._open(above), last)
+        if kept is None or len(kept) >= _KEPT:
+            return descriptor, False
+        kept[name] = descriptor
+        return descriptor, True
 
 
 class _Reached:
@@ -498,7 +599,7 @@ class _Reached:
 
     __slots__ = ("descriptor", "keep")
 
-    def __init__(self, descriptor: int, *, keep: bool) -> None:
+    def __init__(self, descriptor: int, keep: bool) -> None:
         self.descriptor = descriptor
         self.keep = keep
 
@@ -513,17 +614,19 @@ class _Reached:
 class _Parent:
     """The open directory above a name, and the name in it."""
 
-    __slots__ = ("last", "reached")
+    __slots__ = ("descriptor", "keep", "last")
 
-    def __init__(self, reached: _Reached, last: str) -> None:
-        self.reached = reached
+    def __init__(self, descriptor: int, keep: bool, last: str) -> None:
+        self.descriptor = descriptor
+        self.keep = keep
         self.last = last
 
     def __enter__(self) -> tuple[int, str]:
-        return self.reached.descriptor, self.last
+        return self.descriptor, self.last
 
     def __exit__(self, *_: object) -> None:
-        self.reached.__exit__()
+        if not self.keep:
+            os.close(self.descriptor)
 
 
 def kind_of(mode: int) -> str:

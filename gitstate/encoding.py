@@ -59,6 +59,15 @@ def plain(value: object, path: str = "", depth: int = 0) -> Json:
     raise InvalidRecordError(f"{path or 'the value'}: a {type(value).__name__} cannot be stored as JSON", path=path)
 
 
+def fresh(value: Json) -> Json:
+    """A copy of *value* that shares nothing with it that can be changed."""
+    if isinstance(value, dict):
+        return {key: fresh(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fresh(item) for item in value]
+    return value
+
+
 def escape_pointer(key: str) -> str:
     """*key* as one reference token of a JSON pointer (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")
@@ -186,8 +195,10 @@ def _javascript_integer(literal: str) -> int | float:
 # --- encoding --------------------------------------------------------------------------------------------------------
 
 # In orjson's indented form every number ends its line, and no string can hold a line break: a hit is always a number
-# that JavaScript writes in another way (2.0 as 2, 1e16 as 10000000000000000).
-_FOREIGN_NUMBER = re.compile(rb"(?:\.0|[0-9]e[-+]?[0-9]+),?(?:\n|\Z)")
+# that JavaScript writes in another way (2.0 as 2, 1e16 as 10000000000000000). Two expressions, each beginning with a
+# letter that is looked for as such: together they take an eighth of what one takes that may begin with either.
+_WHOLE_FLOAT = re.compile(rb"\.0,?\n")
+_EXPONENT = re.compile(rb"e[-+]?[0-9]+,?\n")
 
 
 def encode(value: Mapping[str, object] | Json) -> bytes:
@@ -196,7 +207,7 @@ def encode(value: Mapping[str, object] | Json) -> bytes:
         raw = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
         return _stringify(cast("Json", value))
-    if (b".0" in raw or b"e" in raw) and _FOREIGN_NUMBER.search(raw):
+    if _WHOLE_FLOAT.search(raw) or _EXPONENT.search(raw):
         return _stringify(cast("Json", value))
     return raw
 

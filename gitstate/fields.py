@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gitstate.encoding import Json, Record, encodes_alike, escape_pointer
 from gitstate.errors import InvalidRecordError
@@ -21,35 +22,45 @@ def difference(
 
     The revision stamp is left out. With *into_lists* off a list is one field.
     """
-    from gitstate.results import FieldChange  # reading needs none
+    comparison = _Comparison(loop_id, into_lists)
+    comparison.compare("", {} if before is None else before, {} if after is None else after)
+    return comparison.found
 
-    found: list[FieldChange] = []
 
-    def compare(path: str, old: Json, new: Json) -> None:
-        if encodes_alike(old, new):
-            return
+class _Comparison:
+    """The differences found so far."""
+
+    def __init__(self, loop_id: str | None, into_lists: bool) -> None:
+        self.found: list[FieldChange] = []
+        self._loop_id, self._into_lists = loop_id, into_lists
+
+    def compare(self, path: str, old: Json, new: Json) -> None:
         if isinstance(old, dict) and isinstance(new, dict):
-            for key in [*new, *(key for key in old if key not in new)]:
-                within(f"{path}/{escape_pointer(key)}", key in old, old.get(key), key in new, new.get(key))
-        elif into_lists and isinstance(old, list) and isinstance(new, list):
-            for number in range(max(len(old), len(new))):
-                here, there = number < len(old), number < len(new)
-                within(
-                    f"{path}/{number}", here, old[number] if here else None, there, new[number] if there else None
-                )  # fmt: skip
+            self._each(path, old, new)
+        elif self._into_lists and isinstance(old, list) and isinstance(new, list):
+            if not encodes_alike(old, new):
+                self._each(path, dict(enumerate(old)), dict(enumerate(new)))
         elif not same(old, new):
-            found.append(FieldChange(loop_id, path, "changed", old, new))
+            self._add(path, "changed", old, new)
 
-    def within(path: str, was: bool, old: Json, stays: bool, new: Json) -> None:
-        if path.startswith(f"/{STAMP}") and path in (f"/{STAMP}", f"/{STAMP}/revision"):
-            return
-        if was and stays:
-            compare(path, old, new)
-        else:
-            found.append(FieldChange(loop_id, path, "removed" if was else "added", old, new))
+    def _each(self, above: str, old: Mapping[Any, Json], new: Mapping[Any, Json]) -> None:
+        for key, item in new.items():
+            # A version is mostly made from the one before it, and then what did not change is the very same value.
+            if key not in old or old[key] is not item:
+                path = f"{above}/{escape_pointer(str(key))}"
+                if key not in old:
+                    self._add(path, "added", None, item)
+                elif path != f"/{STAMP}":
+                    self.compare(path, old[key], item)
+        for key, item in old.items():
+            if key not in new:
+                self._add(f"{above}/{escape_pointer(str(key))}", "removed", item, None)
 
-    compare("", {} if before is None else before, {} if after is None else after)
-    return found
+    def _add(self, path: str, kind: Literal["added", "removed", "changed"], old: Json, new: Json) -> None:
+        from gitstate.results import FieldChange  # reading needs none
+
+        if path != f"/{STAMP}":
+            self.found.append(FieldChange(self._loop_id, path, kind, old, new))
 
 
 def same(one: Json, other: Json) -> bool:

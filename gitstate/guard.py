@@ -60,16 +60,21 @@ class Guard:
         deadline = self.clock.monotonic() + timeout
         pauses = repeat(_POLL) if pauses is None else pauses
         while True:
-            with self._opened() as descriptor:
+            descriptor = self._opened()
+            try:
                 while not self._is_locked(descriptor):
                     pause = next(pauses, None) if self.clock.monotonic() < deadline else None
                     if pause is None:
                         raise self._timed_out(waited + timeout)
                     self.clock.sleep(pause)
-                if self._is_at_its_path(descriptor):
-                    self._sign(descriptor)
+                mine, there = os.fstat(descriptor), self.directory.status(self.name)
+                if there is not None and os.path.samestat(mine, there):  # what was locked is what others will lock
+                    if mine.st_nlink == 1:  # any other name may be anybody's
+                        self._sign(descriptor)
                     yield
                     return
+            finally:
+                self._close(descriptor)
 
     def is_free(self) -> bool:
         """Whether nobody holds it at this moment."""
@@ -79,21 +84,21 @@ class Guard:
         except LeaseTimeoutError:
             return False
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _opened(self) -> int:
         try:
             descriptor = self.directory.descriptor(self.name, os.O_RDWR)
         except StorageError as error:
             raise self._unusable(error.message.partition(": ")[2], error.facts.get("errno"), error.hint) from None
         _OPEN.add(descriptor)
-        try:
-            yield descriptor
-        finally:
-            if descriptor in _OPEN:  # after a fork the child has closed its own
-                with suppress(OSError):
-                    unlock_descriptor(descriptor)
-                _OPEN.discard(descriptor)
-                os.close(descriptor)
+        return descriptor
+
+    @staticmethod
+    def _close(descriptor: int) -> None:
+        if descriptor in _OPEN:  # after a fork the child has closed its own
+            with suppress(OSError):
+                unlock_descriptor(descriptor)
+            _OPEN.discard(descriptor)
+            os.close(descriptor)
 
     def _is_locked(self, descriptor: int) -> bool:
         try:
@@ -101,15 +106,9 @@ class Guard:
         except OSError as error:
             raise self._unusable((error.strerror or str(error)).lower(), error.errno) from None
 
-    def _is_at_its_path(self, descriptor: int) -> bool:
-        """Whether what was locked is what others will lock."""
-        mine, there = os.fstat(descriptor), self.directory.status(self.name)
-        return there is not None and (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
-
-    def _sign(self, descriptor: int) -> None:
+    @staticmethod
+    def _sign(descriptor: int) -> None:
         """Leave our pid for those who wait in vain."""
-        if os.fstat(descriptor).st_nlink > 1:  # its other name may be anybody's
-            return
         with suppress(OSError):  # a full disk must not keep anybody out
             os.pwrite(descriptor, b"%-12d\n" % os.getpid(), 0)
 

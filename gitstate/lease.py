@@ -35,13 +35,20 @@ _HELD: set[str] = set()  # the nonces of the leases that this process holds
 
 @dataclass
 class Lease:
-    """A lease that was acquired. It belongs to one process and thread; ``monotonic_expiry`` in seconds of the clock."""
+    """A lease that was acquired. It belongs to one process and thread; ``monotonic_expiry`` in seconds of the clock.
+
+    ``since`` is when it began by the clock of the file system, in nanoseconds: what was changed before has another time.
+    ``noted`` is what its holder knows of the files; ``claim`` is the record as it was last found to be this lease's.
+    """
 
     generation: int
     nonce: str
     process: ProcessRecord
     monotonic_expiry: float
     purpose: str
+    since: int = 0
+    noted: object = None
+    claim: Claim | None = None
 
     @property
     def pid(self) -> int:
@@ -119,9 +126,13 @@ class LeaseKeeper:
         if judged is not None and not self._set_aside(judged):
             return None
         generation = 1 + max(self.newest_generation(), self._mark())
-        self.directory.write(GENERATION, f"{generation}\n".encode(), durable=False)
-        lease = Lease(generation, secrets.token_hex(16), process.identity(os.getpid()), 0.0, purpose)
-        return lease if self._publish(lease) else None
+        self.directory.jot(GENERATION, f"{generation}\n".encode())
+        lease = Lease(generation, secrets.token_hex(16), process.own_identity(), 0.0, purpose)
+        if not self._publish(lease):
+            return None
+        record = self.directory.status(LEASE_RECORD)
+        lease.since = 0 if record is None else record.st_mtime_ns
+        return lease
 
     def _publish(self, lease: Lease) -> bool:
         lease.monotonic_expiry = self.clock.monotonic() + self.seconds
@@ -162,8 +173,8 @@ class LeaseKeeper:
 
     # --- looking ---
 
-    def _find(self) -> Claim | None:
-        return find_claim(self.directory, LEASE_RECORD, self.clock.monotonic())
+    def _find(self, known: Claim | None = None) -> Claim | None:
+        return find_claim(self.directory, LEASE_RECORD, self.clock.monotonic(), known)
 
     def _look(self) -> Claim | None:
         """The record as it stands; since when it stands unchanged is remembered from look to look."""
@@ -179,7 +190,7 @@ class LeaseKeeper:
         record = claim.record or {}
         if record.get("pid") != os.getpid() or "nonce" not in record or record["nonce"] in _HELD:
             return False
-        me = process.identity(os.getpid())
+        me = process.own_identity()
         return (record.get("bootId"), record.get("startTime")) == (me["bootId"], me["startTime"])
 
     def _set_aside(self, judged: Claim) -> bool:
@@ -187,15 +198,17 @@ class LeaseKeeper:
 
         The original does not know the guard, so what was moved is looked at again, and put back if it is another.
         """
-        self.directory.make(self.directory.aside)
-        aside = f"{self.directory.aside}/{os.getpid()}-{secrets.token_hex(6)}"
+        aside = self.directory.new_name()
         try:
             self.directory.move(LEASE_RECORD, aside)
         except StorageError:
             if self.directory.status(LEASE_RECORD) is None:
                 return True
-            raise
-        moved = find_claim(self.directory, aside, self.clock.monotonic())
+            if self.directory.is_directory(self.directory.aside):
+                raise
+            self.directory.make(self.directory.aside)
+            self.directory.move(LEASE_RECORD, aside)
+        moved = find_claim(self.directory, aside, self.clock.monotonic(), judged)
         if moved is not None and not moved.is_file:  # whichever it was, nobody's lease, and maybe somebody's data
             self.directory.make(QUARANTINE)
             self.directory.move(aside, f"{QUARANTINE}/{LEASE_RECORD}-{secrets.token_hex(4)}")
@@ -213,10 +226,13 @@ class LeaseKeeper:
         return self._mine(lease) is not None
 
     def _mine(self, lease: Lease) -> Claim | None:
-        claim = self._find() if lease.pid == os.getpid() else None
-        record = (claim.record if claim is not None else None) or {}
+        claim = self._find(lease.claim) if lease.pid == os.getpid() else None
+        if claim is None or claim is lease.claim:
+            return claim
+        record = claim.record or {}
         found = (record.get("nonce"), record.get("pid"), record.get("startTime"))
-        return claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
+        lease.claim = claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
+        return lease.claim
 
     def prove(self, lease: Lease) -> None:
         """Make sure that the lease is still ours, renewed if it expired unclaimed. Under the guard, before publishing.

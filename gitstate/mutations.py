@@ -301,7 +301,7 @@ class Mutations(Reads):
     # --- what they share ---
 
     def _state(self, done: Done, loop_id: str) -> LoopState:
-        return copied(done.snapshot.find(loop_id)[1])
+        return cast("LoopState", done.snapshot.fresh(loop_id))
 
     def _expect(self, snapshot: Snapshot, loop_id: str, if_revision: str | datetime | None) -> None:
         """Raises StaleRevisionError if the loop's state or entry is not as it was at *if_revision*."""

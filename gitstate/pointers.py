@@ -148,9 +148,9 @@ class Pointers:
             yield f"the tag {ref.removeprefix('refs/tags/')}", partial(self._resolved, ref)
 
     def _noted(self) -> Iterator[str]:
-        note = self.writer.projection.read_note()
-        if note is not None and isinstance(note.get("head"), str):
-            yield str(note["head"])
+        note = self.writer.notes.read()
+        if note is not None:
+            yield note.head
 
     def _written_out(self) -> Iterator[str]:
         """The commits that hold exactly what the files hold: a commit is written out after it was published.

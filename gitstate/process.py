@@ -105,15 +105,28 @@ def _look_elsewhere(pid: int) -> _Seen | None:
         return _Seen(None, "?")
 
 
+_mine: tuple[int, int | None] = (0, None)  # the pid and start time of this process; after a fork it has another pid
+
+
+def own_identity() -> ProcessRecord:
+    """As :func:`identity`, of this process: its start time is looked up once."""
+    global _mine  # noqa: PLW0603
+    pid = os.getpid()
+    if _mine[0] != pid or _mine[1] is None:
+        record = identity(pid)
+        _mine = pid, record["startTime"]
+        return record
+    return _record(*_mine)
+
+
 def identity(pid: int) -> ProcessRecord:
     """Who the process *pid* of this machine is; without a start time if there is none of that pid."""
     seen = _look(pid)
-    record: ProcessRecord = {
-        "pid": pid,
-        "host": hostname(),
-        "bootId": boot_id(),
-        "startTime": None if seen is None else seen.start_time,
-    }
+    return _record(pid, None if seen is None else seen.start_time)
+
+
+def _record(pid: int, start_time: int | None) -> ProcessRecord:
+    record: ProcessRecord = {"pid": pid, "host": hostname(), "bootId": boot_id(), "startTime": start_time}
     namespace = pid_namespace()
     if namespace is not None:
         record["pidNamespace"] = namespace

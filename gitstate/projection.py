@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from gitstate import layout
 from gitstate.durable import Directory, NotAFileError
-from gitstate.encoding import Record, decode, encode
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
@@ -25,6 +24,19 @@ from gitstate.verdicts import Unreadable
 Found = bytes | Unreadable | None
 
 GLIMPSE = 0.05  # seconds between two readings that must agree before a file is taken for damaged
+
+
+class Survey(dict[str, Found]):
+    """What stands at each versioned path.
+
+    ``statuses`` has what the file system said of each file just before it was read, ``areas`` what it said of ``loops/``
+    and ``archive/``, and then the names in them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statuses: dict[str, os.stat_result] = {}
+        self.areas: dict[str, tuple[os.stat_result, list[str]]] = {}
 
 
 @dataclass
@@ -37,21 +49,29 @@ class Projection:
 
     def found(self, path: str) -> Found:
         """What stands at a versioned path."""
-        try:
-            return self.directory.read(path)
-        except NotAFileError as error:
-            return Unreadable(error.message.partition(": ")[2] or error.message)
+        return self.look(path)[0]
 
-    def survey(self) -> dict[str, Found]:
+    def look(self, path: str) -> tuple[Found, os.stat_result | None]:
+        """As :meth:`found`, with what the file system said of a file just before it was read."""
+        try:
+            return self.directory.look(path) or (None, None)
+        except NotAFileError as error:
+            return Unreadable(error.message.partition(": ")[2] or error.message), None
+
+    def survey(self) -> Survey:
         """Every versioned path that something stands at: the registry and each loop's session state."""
-        seen: dict[str, Found] = {}
-        registry = self.found(REGISTRY)
-        if registry is not None:
-            seen[REGISTRY] = registry
-        for place in self.places():
-            state = self.found(place.path)
+        seen = Survey()
+        for area in (LOOPS, ARCHIVE):
+            found = self.directory.status(area)
+            if found is not None:
+                seen.areas[area] = found, self.directory.names(area)
+        places = [Place(area, name) for area, (_, names) in seen.areas.items() for name in names if is_servable(name)]
+        for path in (REGISTRY, *(place.path for place in places)):
+            state, status = self.look(path)
             if state is not None:
-                seen[place.path] = state
+                seen[path] = state
+            if status is not None:
+                seen.statuses[path] = status
         return seen
 
     def places(self) -> Iterator[Place]:
@@ -67,16 +87,6 @@ class Projection:
             for name in self.directory.names(area)
             if not is_servable(name) and self.directory.is_directory(f"{area}/{name}")
         ]
-
-    def matches(self, blobs: Mapping[str, str]) -> bool:
-        """Whether the files are exactly these, by their blob ids."""
-        places = [place for place in self.places() if self.directory.is_directory(place.directory)]
-        live = {place.path for place in places}
-        if not live <= blobs.keys():
-            live = {path for path in live if self.directory.status(path) is not None}
-        return live == blobs.keys() - {REGISTRY} and all(
-            blob_id(self.found(path)) == blob for path, blob in blobs.items()
-        )
 
     # --- quarantine ---
 
@@ -275,28 +285,6 @@ class Projection:
             self.directory.sync_file(kept)
             self.directory.discard(layout.LEGACY)
         return True
-
-    # --- the note ---
-
-    def write_note(self, head: str, boot: str | None, blobs: Mapping[str, str]) -> None:
-        """Remember which head was projected, in which boot, and what the live files should hash to."""
-        self.directory.write(layout.NOTE, encode({"head": head, "boot": boot, "files": dict(blobs)}), durable=False)
-
-    def read_note(self) -> Record | None:
-        """The note; ``None`` without a readable one."""
-        try:
-            raw = self.directory.read(layout.NOTE, 1024 * 1024)
-            note = None if raw is None else decode(raw)
-        except (NotAFileError, ValueError):
-            return None
-        return note if isinstance(note, dict) and isinstance(note.get("files"), dict) else None
-
-    def drop_note(self) -> None:
-        """Forget it, so that the next reconcile looks at everything."""
-        try:
-            self.directory.discard(layout.NOTE)
-        except StorageError:
-            return
 
 
 def blob_id(found: Found) -> str | None:

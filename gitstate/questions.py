@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 from gitstate import history, layout, requests
 from gitstate.audit import Progress
 from gitstate.check import Checker
 from gitstate.claim import find_claim
 from gitstate.durable import size_of
+from gitstate.encoding import Record, fresh
 from gitstate.errors import InvalidInputError
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS
@@ -207,8 +209,8 @@ def _report(view: Snapshot, loop_id: str, change: Change | None) -> LoopReport:
     )
 
 
-def _entry(entry: Mapping[str, object]) -> RegistryEntry:
-    return dict(entry)  # type: ignore[return-value]  # a valid entry; its type is a promise of the original's
+def _entry(entry: Record) -> RegistryEntry:
+    return cast("RegistryEntry", fresh(entry))
 
 
 def _number(value: object) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from gitstate import layout
 from gitstate.clock import Clock
 from gitstate.durable import Directory
-from gitstate.encoding import Record
+from gitstate.encoding import Record, fresh
 from gitstate.errors import (
     AmbiguousLoopError,
     CorruptStateError,
@@ -32,10 +32,11 @@ from gitstate.errors import (
 )
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
+from gitstate.note import Notes
 from gitstate.projection import GLIMPSE, Found, Projection, blob_id
 from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry, process_of, valid_record
 from gitstate.sight import Sight
-from gitstate.snapshot import Snapshot
+from gitstate.snapshot import Snapshot, Tree
 from gitstate.store.epoch import is_overruled
 from gitstate.store.inspection import CONFIG, inspect
 from gitstate.store.refs import Refs
@@ -55,20 +56,32 @@ class NotedTree:
     projection: Projection
     reader: Reader
     revision: str
-    blobs: dict[str, str]
+    blobs: Mapping[str, str]
+    _judged: Tree | None = None
 
     def read(self, path: str) -> bytes | None:
         wanted = self.blobs.get(path)
         if wanted is None:
-            return None
+            place = layout.place_of(path)
+            return None if place is None or place.area != ARCHIVE else self._archived(path)
         found = self.projection.found(path)
         if not isinstance(found, bytes) or blob_id(found) != wanted:
             return self.reader.revisions.objects.read(wanted, b"blob").raw
         return found
 
+    def _archived(self, path: str) -> bytes | None:
+        """Nobody compared it: where the file is another one than the head's, everything is judged."""
+        raw = self.reader.revisions.tree(self.revision).read(path)
+        if self._judged is None and self.projection.found(path) != raw:
+            judged = self.reader.judged(self.revision)
+            self._judged = self.reader.revisions.tree(self.revision) if judged is None else judged.tree
+        return raw if self._judged is None else self._judged.read(path)
+
     def loops(self, area: str) -> Sequence[str]:
+        if area == ARCHIVE:
+            return self.reader.revisions.tree(self.revision).loops(area)
         places = (layout.place_of(path) for path in self.blobs)
-        return sorted(place.loop_id for place in places if place is not None and place.area == area)
+        return sorted(place.loop_id for place in places if place is not None)
 
     def tags(self, loop_id: str) -> Sequence[str]:
         return self.reader.refs.tags(loop_id)
@@ -104,10 +117,12 @@ class Reader:
     clock: Clock
     owner: Callable[[], str]
     projection: Projection = field(init=False)
+    notes: Notes = field(init=False)
     refs: Refs = field(init=False)
 
     def __post_init__(self) -> None:
         self.projection = Projection(self.directory)
+        self.notes = Notes(self.projection)
         self.refs = Refs(self.directory, self.clock)
         self._is_clean = False
         self._seen: dict[str, tuple[Sight, tuple[str, ...]]] = {}
@@ -138,7 +153,7 @@ class Reader:
             return self.unadopted()
         for _ in range(_TRIES):
             head = self._head()
-            snapshot = self._noted(head) or self._judged(head)
+            snapshot = self._noted(head) or self.judged(head)
             if snapshot is not None and self._head() == head:
                 return snapshot
         return Snapshot(self.revisions.tree(self._head()))
@@ -177,11 +192,11 @@ class Reader:
         sight = Sight(self.directory.path, (*_STANDING, path))
         if not self.is_begun() or self._is_overruled():
             return None
-        note = self.projection.read_note()
-        if note is None or note.get("head") != self.refs.loose(layout.BRANCH):
+        note = self.notes.read()
+        if note is None or note.head != self.refs.loose(layout.BRANCH):
             return None
-        files, found = note["files"], self.projection.found(path)
-        if not isinstance(files, dict) or not isinstance(found, bytes) or blob_id(found) != files.get(path):
+        found = self.projection.found(path)
+        if not isinstance(found, bytes) or blob_id(found) != note.files.get(path):
             return None
         try:
             record = valid_record(path, found)
@@ -197,17 +212,13 @@ class Reader:
         states = [place.path for place in self.projection.places() if place.area == LOOPS]
         names = (*_STANDING, LOOPS, *states)
         sight = Sight(self.directory.path, (*names, REGISTRY))
-        note = self.projection.read_note()
-        if note is None or note.get("head") != head:
-            return None
-        files = note["files"]
-        blobs = {path: str(blob) for path, blob in files.items()} if isinstance(files, dict) else {}
-        if not self.projection.matches(blobs):
+        note = self.notes.read()
+        if note is None or note.head != head or self.notes.confirmed(note, None) is None:
             return None
         self._seen[REGISTRY] = sight, names
-        return Snapshot(NotedTree(self.projection, self, head, blobs))
+        return Snapshot(NotedTree(self.projection, self, head, note.files))
 
-    def _judged(self, head: str) -> Snapshot | None:
+    def judged(self, head: str) -> Snapshot | None:
         """What the next mutation would make of the files; ``None`` if they were seen in the middle of being written."""
         from gitstate import reconcile  # the writing floor, imported only where something is out of line
         from gitstate.settling import settle
@@ -297,7 +308,7 @@ class Reads(ABC):
             RevisionNotFoundError: no such revision.
             CorruptStateError: the revision holds something else than a registry.
         """
-        return cast("Registry", _copy(self._view_at(at).registry))
+        return cast("Registry", fresh(self._view_at(at).registry))
 
     def list_active_loops(self) -> list[RegistryEntry]:
         """The registry's entries, in its order; fresh copies."""
@@ -329,7 +340,7 @@ class Reads(ABC):
         A loop whose process belongs to another host is not among them: nothing is known of it.
         """
         view = self._view()
-        return [cast("RegistryEntry", _copy(view.entries[loop_id])) for loop_id in crashed(view)]
+        return [cast("RegistryEntry", fresh(view.entries[loop_id])) for loop_id in crashed(view)]
 
     def resolve_loop_id(self, text: str) -> str:
         """The id that *text* means: an exact one, or a unique beginning of at least 4 characters of an id, of an id
@@ -389,15 +400,7 @@ def liveness_of(state: Record) -> Liveness:
 
 def copied(record: Record) -> LoopState:
     """A fresh copy of a session state, with the loose types of its public face."""
-    return cast("LoopState", _copy(record))
-
-
-def _copy(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copy(item) for item in value]
-    return value
+    return cast("LoopState", fresh(record))
 
 
 def _warn_of_status(record: Record, loop_id: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Literal, NotRequired, TypedDict, cast
 
 from gitstate.encoding import Json, Record, decode, parse
@@ -214,6 +216,27 @@ def valid_record(path: str, raw: bytes, revision: str | None = None) -> Record:
             revision=revision,
         )
     return value
+
+
+_KNOWN: OrderedDict[tuple[bool, bytes], Record] = OrderedDict()
+_KNOWN_AT_MOST = 32  # records, and
+_KNOWN_BYTES = 8 * 1024 * 1024  # bytes that they were made from
+
+
+def known_record(path: str, raw: bytes, revision: str | None = None) -> Record:
+    """As :func:`valid_record`, made once: whoever asks for the same bytes gets the same record, which nobody may change.
+
+    Raises:
+        CorruptStateError: it is not a valid one.
+    """
+    key = (path == REGISTRY, raw)
+    found = _KNOWN.get(key)
+    if found is None:
+        found = _KNOWN[key] = valid_record(path, raw, revision)
+        while len(_KNOWN) > _KNOWN_AT_MOST or (len(_KNOWN) > 1 and sum(len(k[1]) for k in list(_KNOWN)) > _KNOWN_BYTES):
+            with suppress(KeyError):  # another thread was faster
+                _KNOWN.popitem(last=False)
+    return found
 
 
 def process_of(state: Record) -> ProcessRecord | None:

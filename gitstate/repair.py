@@ -77,7 +77,7 @@ def _mend(writer: Writer) -> Iterator[Finding]:
 
 def _reconcile(writer: Writer) -> list[str]:
     """Bring the files in line, as every mutation does first; what was said about it."""
-    writer.projection.drop_note()
+    writer.notes.drop()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamageWarning)
         writer.run("repair", lambda snapshot, now: Outcome(snapshot, Operation("repair", "repair: nothing to do")))

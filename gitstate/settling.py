@@ -6,13 +6,12 @@ It also stamps revisions and times, and leaves out what did not really change.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from gitstate import layout
 from gitstate.clock import isoformat
-from gitstate.encoding import Json, Record
-from gitstate.fields import STAMP, difference, entries_of, same
+from gitstate.encoding import Json, Record, encodes_alike
+from gitstate.fields import STAMP, entries_of, same
 from gitstate.layout import ARCHIVE, REGISTRY
 from gitstate.records import stamped
 from gitstate.registry import COUNTED_AS_COMPLETED, derived_fields, entry_of, number_in
@@ -26,14 +25,19 @@ def settle(snapshot: Snapshot, now: datetime, *, owner: str = "user:unknown", wh
     *whole* asks for all of them.
     """
     states = {path: record for path, record in snapshot.edits.items() if path != REGISTRY}
-    settled = replace(snapshot, edits=_stamped(snapshot, states, now))
+    settled = _with_edits(snapshot, _stamped(snapshot, states, now))
     before = snapshot.before(REGISTRY)
     if before is None and REGISTRY not in snapshot.edits and snapshot.tree.read(REGISTRY) is not None:
         return settled  # damaged in the revision below: there is nothing to derive from before it is repaired
     registry = _derived(snapshot, before, owner, whole)
     if before is None or REGISTRY in snapshot.verbatim or _changed(before, registry):
-        settled = replace(settled, edits={**settled.edits, REGISTRY: _dated_registry(snapshot, before, registry, now)})
+        dated = _dated_registry(snapshot, before, registry, now)
+        settled = _with_edits(settled, {**settled.edits, REGISTRY: dated})
     return settled
+
+
+def _with_edits(snapshot: Snapshot, edits: Mapping[str, Record | None]) -> Snapshot:
+    return Snapshot(snapshot.tree, edits, snapshot.verbatim, snapshot.new_tags)
 
 
 def _stamped(snapshot: Snapshot, states: Mapping[str, Record | None], now: datetime) -> dict[str, Record | None]:
@@ -115,15 +119,21 @@ def _dated_registry(snapshot: Snapshot, before: Record | None, registry: Record,
 
 
 def _changed(before: Record, after: Record) -> bool:
+    for key in _without_times(before) | _without_times(after):
+        if key not in before or key not in after:
+            return True
+        one, other = before[key], after[key]
+        if one is not other and not encodes_alike(one, other) and not same(one, other):
+            return True
     # The process counts, though it is nobody's field: the next one may well have the same pid.
-    return bool(difference(_undated(before), _undated(after))) or not same(_kept(before), _kept(after))
+    return not same(_kept(before), _kept(after))
+
+
+def _without_times(record: Record) -> set[str]:
+    return record.keys() - {STAMP, "lastUpdate", "updated_at"}
 
 
 def _kept(record: Record) -> Record:
     """What gitstate keeps in a record besides counting its revisions: the process."""
     stamp = record.get(STAMP)
     return {key: item for key, item in stamp.items() if key != "revision"} if isinstance(stamp, dict) else {}
-
-
-def _undated(record: Record) -> Record:
-    return {key: item for key, item in record.items() if key not in ("lastUpdate", "updated_at")}

@@ -14,13 +14,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from gitstate.durable import Mark, mark_of
+
 _STEP = 2_000_000_000  # nanoseconds; the coarsest file systems count in two seconds
-
-Mark = tuple[int, int, int, int, int]
-
-
-def _mark(found: os.stat_result) -> Mark:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Sight:
@@ -38,7 +34,7 @@ class Sight:
 
     def _look(self, name: str) -> Mark | None:
         try:
-            return _mark(os.lstat(self._base + name))
+            return mark_of(os.lstat(self._base + name))
         except OSError:
             return None
 
@@ -58,7 +54,7 @@ class Sight:
             return None
         try:
             found = os.fstat(descriptor)
-            if _mark(found) != mark or not stat.S_ISREG(found.st_mode):
+            if mark_of(found) != mark or not stat.S_ISREG(found.st_mode):
                 return None
             raw = os.read(descriptor, mark[2] + 1)
             return raw if len(raw) == mark[2] else None

@@ -33,13 +33,14 @@ from gitstate.errors import (
 from gitstate.guard import BRIEFLY, Guard
 from gitstate.lease import Lease, LeaseKeeper
 from gitstate.loops import Apply, Done, Outcome
+from gitstate.note import Note
+from gitstate.noting import Noting
 from gitstate.operation import Operation, planned
-from gitstate.projection import GLIMPSE, Found, Projection
+from gitstate.projection import GLIMPSE, Found, Projection, Survey
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
 from gitstate.store import creation, tags
 from gitstate.store.consolidation import consolidate
-from gitstate.store.index import IndexLockedError, rewrite_index
 from gitstate.store.refs import BranchMovedError
 from gitstate.store.replay import replay
 from gitstate.store.revisions import Revision, Revisions, author_of
@@ -64,8 +65,10 @@ class Writer:
     projection: Projection
     revisions: Revisions
     keeper: LeaseKeeper = field(init=False)
+    notes: Noting = field(init=False)
 
     def __post_init__(self) -> None:
+        self.notes = Noting(self.projection)
         self.keeper = LeaseKeeper(
             self.directory,
             guard=Guard(self.directory, layout.GUARD, self.clock),
@@ -93,6 +96,7 @@ class Writer:
         beginning = Beginning(self.base, self.clock, self.actor, self.directory, self.projection, self.revisions)
         made = beginning.prepare(complete=complete)
         if complete:
+            self.notes.drop()  # everything is looked at
             with suppress(GitStateError):
                 self.revisions.note_all()
         return made
@@ -181,7 +185,7 @@ class Writer:
                 untagged = self._tag(tags)
                 problems += untagged
                 changed = paths | frozenset(after.edits)
-                problems += self._project(parent, revision, changed, seen or {}, whole=not untagged)
+                problems += self._project(lease, parent, revision, changed, seen or {}, whole=not untagged)
                 if last:
                     self._give_back(lease)
         except BaseException:
@@ -227,6 +231,7 @@ class Writer:
 
     def _project(
         self,
+        lease: Lease,
         before: Revision,
         after: Revision,
         paths: frozenset[str],
@@ -234,17 +239,21 @@ class Writer:
         *,
         whole: bool = True,
     ) -> list[str]:
-        """Step 8, under the guard: files, index, symlink, and last the note that the *whole* of it was done."""
+        """Step 8, under the guard: files, symlink, index, and last the note that the *whole* of it was done."""
         old, new = self.revisions.tree(before.id), self.revisions.tree(after.id)
+        noted, lease.noted = lease.noted, None
         try:
-            self.projection.drop_note()
+            self.notes.drop()
             problems, unlike = self.projection.apply(old, new, paths, seen)
             self.projection.follow_legacy(new)
-            with suppress(IndexLockedError):
-                rewrite_index(self.directory, new, unlike)
-            if whole and not problems and not unlike:
-                blobs = {path: blob for path, _, blob in new.files()}
-                self.projection.write_note(after.id, process.boot_id(), blobs)
+            if isinstance(noted, Note) and not problems and not unlike:
+                note = self.notes.brought_on(noted, old, new, paths, lease.since)
+            else:
+                survey = seen if isinstance(seen, Survey) else Survey()
+                note = self.notes.anew(new, survey, process.boot_id(), lease.since)
+            if note is not None and whole and not problems and not unlike:
+                self.notes.write(note)
+                lease.noted = note
         except GitStateError as error:
             return [f"its files are not all written: {error.message}"]
         return [f"its files are not all written: {problem}" for problem in problems]
@@ -255,8 +264,10 @@ class Writer:
         """Step 3: the head, once files and history agree."""
         self._check_out_of_the_way()
         head = self.revisions.head()
-        if self._is_noted(head):
+        lease.noted = self._confirmed(head)
+        if lease.noted is not None:
             return head
+        seen = Survey()
         for _ in range(_STEPS):
             self._remake_tags(head)  # before anything is committed on top: only the head's own are looked for
             seen = self.projection.survey()
@@ -267,21 +278,18 @@ class Writer:
         with self.keeper.guard.hold(self._patience):
             self.keeper.prove(lease)
             revision = self.revisions.read(head)
-            for problem in self._project(revision, revision, frozenset(), {}):
+            for problem in self._project(lease, revision, revision, frozenset(), seen):
                 self._warn(problem)
         return head
 
+    def _confirmed(self, head: str) -> Note | None:
+        """The note, if this head was projected to the end, and the files are still as they were written then."""
+        note, boot = self.notes.read(), process.boot_id()
+        return None if note is None or note.head != head or boot is None else self.notes.confirmed(note, boot)
+
     def is_unfinished(self) -> bool:
         """Whether files are not as the head has them, or something was left behind: the next mutation makes it good."""
-        return not self._is_noted(self.revisions.head()) or bool(self.directory.names(layout.ASIDE))
-
-    def _is_noted(self, head: str) -> bool:
-        """Whether this head was projected to the end, and the files are still as they were written then."""
-        note = self.projection.read_note()
-        if note is None or note.get("head") != head:
-            return False
-        files = note["files"]
-        return isinstance(files, dict) and self.projection.matches({path: str(blob) for path, blob in files.items()})
+        return self._confirmed(self.revisions.head()) is None or bool(self.directory.names(layout.ASIDE))
 
     def _take(self, lease: Lease, head: str, step: reconcile.Step) -> str:
         parent = self.revisions.read(head)
@@ -290,7 +298,7 @@ class Writer:
         if step.operation is None:
             with self.keeper.guard.hold(self._patience):
                 self.keeper.prove(lease)
-                for problem in self._project(parent, parent, step.paths, step.seen):
+                for problem in self._project(lease, parent, parent, step.paths, step.seen):
                     self._warn(problem)
             return head
         if step.damages and self._was_a_glimpse(step):
@@ -335,8 +343,8 @@ class Writer:
 
     def _explained(self, found: Found) -> bool:
         """Whether a power cut explains it: empty or NULs, and another boot than the one that wrote the files."""
-        note = self.projection.read_note()
-        another = note is not None and note.get("boot") not in (None, process.boot_id())
+        note = self.notes.read()
+        another = note is not None and note.boot not in (None, process.boot_id())
         return another and isinstance(found, bytes) and not found.strip(b"\0") and not isinstance(found, Unreadable)
 
     def _remake_tags(self, head: str) -> None:
@@ -367,12 +375,11 @@ class Writer:
         """After a power cut, put back what the journal holds."""
         head = replay(self.revisions)
         if head is not None:
-            self.projection.drop_note()
             logged(f"the machine had stopped: main is at {head[:7]}, with all that the journal holds")
 
     def _check_out_of_the_way(self) -> None:
         """Refuse while the user is in the middle of something of git's, or elsewhere than on main."""
-        git = f"git -C {shlex.quote(str(self.base))}"
+        names = self.directory.names(layout.GIT)
         for name, words, way_out in (
             ("MERGE_HEAD", "a merge", "merge --abort"),
             ("rebase-merge", "a rebase", "rebase --abort"),
@@ -380,15 +387,19 @@ class Writer:
             ("CHERRY_PICK_HEAD", "a cherry-pick", "cherry-pick --abort"),
             ("REVERT_HEAD", "a revert", "revert --abort"),
         ):
-            if self.directory.status(f".git/{name}") is not None:
-                raise RefusedError(f"{words} is under way", hint=f"{git} {way_out}", path=str(self.base))
+            if name in names:
+                raise RefusedError(f"{words} is under way", hint=f"{self._git} {way_out}", path=str(self.base))
         where = self.revisions.refs.symbolic_head()
         if where != layout.BRANCH:
             raise RefusedError(
                 f"HEAD is {'detached' if where is None else 'at ' + where.removeprefix('refs/heads/')}, not at main",
-                hint=f"{git} checkout main",
+                hint=f"{self._git} checkout main",
                 path=str(self.base),
             )
+
+    @property
+    def _git(self) -> str:
+        return f"git -C {shlex.quote(str(self.base))}"
 
     # --- small things ---
 

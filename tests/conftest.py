@@ -15,8 +15,10 @@ import pytest
 import gitstate
 import gitstate.durable
 import gitstate.process
+import gitstate.records
 import gitstate.store.revisions
 import gitstate.transaction
+from gitstate.records import valid_record
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SEED = 20261122
@@ -76,6 +78,14 @@ def _no_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered_was_changed() -> Iterator[None]:
+    """A record that is remembered by its bytes is shared by all who ask for it."""
+    yield
+    for (is_registry, raw), record in list(gitstate.records._KNOWN.items()):
+        assert record == valid_record("registry.json" if is_registry else "", raw)
 
 
 @pytest.fixture

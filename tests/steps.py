@@ -8,6 +8,7 @@ from types import FunctionType
 
 from gitstate.durable import Directory
 from gitstate.lease import LeaseKeeper
+from gitstate.note import Notes
 from gitstate.projection import Projection
 from gitstate.store.journal import Journal
 from gitstate.store.objects import Objects
@@ -18,10 +19,11 @@ from gitstate.store.refs import Refs
 STEPS: dict[type, tuple[str, ...]] = {
     Directory: (
         "make", "prepare", "write", "write_new", "link", "move", "symlink", "discard", "remove_empty", "remove_tree",
-        "sync", "append",
+        "sync", "append", "overwrite", "jot",
     ),
     LeaseKeeper: ("acquire", "_take", "_publish", "_set_aside", "prove", "release"),
-    Projection: ("survey", "apply", "quarantine", "move_directory", "follow_legacy", "write_note", "drop_note"),
+    Projection: ("survey", "apply", "quarantine", "move_directory", "follow_legacy"),
+    Notes: ("write", "drop"),
     Refs: ("advance", "create_tag", "note_move", "make_durable", "left_over"),
     Objects: ("write",),
     Recent: ("prepare", "publish", "settle", "tidy", "remove"),

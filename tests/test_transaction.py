@@ -214,6 +214,24 @@ def test_records_from_inside_are_fresh_copies(state: State) -> None:
     assert [entry["tags"] for entry in state.list_active_loops()] == [["x"], []]
 
 
+@pytest.mark.parametrize("ask", [lambda state: state.last_change.fields, lambda state: state.show("HEAD").fields])
+def test_the_values_of_a_change_are_the_caller_s_own(state: State, ask: Callable[[State], Any]) -> None:
+    state.create_loop("Fix the tests", "all pass", loop_id="fix", pid=None)
+    state.update_loop("fix", {"notes": {"seen": [1]}})
+    (change,) = (found for found in ask(state) if found.path == "/notes")
+    change.after["seen"].append(2)
+    assert state.get_loop("fix")["notes"] == {"seen": [1]}  # type: ignore[typeddict-item]
+    assert state.update_loop("fix", {"status": "paused"})["notes"] == {"seen": [1]}  # type: ignore[typeddict-item]
+
+
+def test_an_entry_in_a_report_is_the_caller_s_own(state: State) -> None:
+    state.create_loop("Fix the tests", "all pass", loop_id="tagged", pid=None, tags=["a"])
+    entry = state.report("tagged").entry
+    assert entry is not None
+    entry["tags"].append("b")
+    assert state.list_active_loops()[-1]["tags"] == ["a"]
+
+
 def test_what_is_refused_outside_is_refused_inside(state: State) -> None:
     revision = state.revision()
     with state.transaction() as tx:

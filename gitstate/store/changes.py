@@ -16,7 +16,6 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from gitstate.durable import LARGEST, Directory, NotAFileError
@@ -120,13 +119,8 @@ def last_noted(directory: Directory) -> str | None:
 
 
 def _last_record(directory: Directory) -> bytes | None:
-    with suppress(NotAFileError, OSError), directory.opened(CHANGES) as file:
-        size = file.seek(0, 2)
-        if size and size % _SIZE == 0:
-            file.seek(size - _SIZE)
-            raw = file.read(_SIZE)
-            return raw if len(raw) == _SIZE else None
-    return None
+    size, raw = directory.tail(CHANGES, _SIZE)
+    return raw if size and size % _SIZE == 0 and len(raw) == _SIZE else None
 
 
 def note(directory: Directory, commits: Sequence[Noted], *, anew: bool) -> None:

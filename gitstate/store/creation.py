@@ -127,7 +127,11 @@ def _own_sections(config: bytes) -> bytes:
 def sweep(directory: Directory) -> None:
     """Remove the private directories of builders that are gone."""
     for name in directory.names(""):
-        match = re.fullmatch(re.escape(layout.GIT_ASIDE) + r"([0-9]+)-([0-9]+)-[0-9a-f]+", name)
+        match = (
+            None
+            if not name.startswith(layout.GIT_ASIDE)
+            else re.fullmatch(re.escape(layout.GIT_ASIDE) + r"([0-9]+)-([0-9]+)-[0-9a-f]+", name)
+        )
         if match is None:
             continue
         builder = process.identity(int(match[1]))

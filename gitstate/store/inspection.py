@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from functools import lru_cache
 
 from gitstate import layout
 from gitstate.clock import SystemClock
@@ -19,6 +20,9 @@ SECTION = re.compile(rb"[ \t]*\[([A-Za-z0-9.-]+)(?:[ \t]+\"(?:[^\"\\\0]|\\.)*\")
 SETTING = re.compile(rb"[ \t]*([A-Za-z][A-Za-z0-9-]*)[ \t]*(?:=[ \t]*([^\0]*?))?[ \t]*\Z")
 # Without these values git does not see what gitstate wrote.
 _NEEDED = {b"core.repositoryformatversion": b"0", b"core.bare": b"false"}
+
+# What must be a directory, if it is there.
+_INSIDES = ("objects", "refs", "refs/heads", "gitstate")
 
 # What would make git, or dulwich, take objects, history or settings from somewhere else.
 _FOREIGN = ("commondir", "objects/info/alternates", "objects/info/http-alternates", "info/grafts", "shallow")
@@ -51,14 +55,18 @@ def inspect(directory: Directory) -> str:
     names = directory.names(layout.GIT)
     if not names:
         return "none"
-    for name in (".git/objects", ".git/refs", ".git/refs/heads", ".git/gitstate"):
-        inner = directory.status(name)
-        if inner is not None and not stat.S_ISDIR(inner.st_mode):
-            raise unsafe(f"{name} is {kind_of(inner.st_mode)}")
-    for name in _FOREIGN:
-        if directory.status(f".git/{name}") is not None:
+    insides = zip((*_INSIDES, *_FOREIGN), directory.statuses(layout.GIT, (*_INSIDES, *_FOREIGN)), strict=True)
+    for name, inner in insides:
+        if inner is not None and name in _FOREIGN:
             raise unsafe(f".git/{name} makes it take objects or history from elsewhere")
-    return _judged(directory, settings_in(configuration(directory))[0].get(b"gitstate.format"))
+        if inner is not None and not stat.S_ISDIR(inner.st_mode):
+            raise unsafe(f".git/{name} is {kind_of(inner.st_mode)}")
+    return _judged(directory, _mark_in(configuration(directory)))
+
+
+@lru_cache(maxsize=8)
+def _mark_in(config: bytes) -> bytes | None:
+    return settings_in(config)[0].get(b"gitstate.format")
 
 
 def _judged(directory: Directory, mark: bytes | None) -> str:

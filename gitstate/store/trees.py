@@ -24,13 +24,19 @@ class CommitTree:
     def __init__(self, objects: Objects, refs: Refs, revision: str | None, root: str) -> None:
         self._objects, self._refs = objects, refs
         self._revision, self.root = revision, root
+        self._found: dict[str, tuple[int, str] | None] = {}
 
     @property
     def revision(self) -> str | None:
         return self._revision
 
-    def blob_id(self, path: str) -> str | None:
-        """The id of a file's blob, ``None`` if there is no such file."""
+    def entry(self, path: str) -> tuple[int, str] | None:
+        """The mode of a file and the id of its blob, ``None`` if there is no such file."""
+        if path not in self._found:
+            self._found[path] = self._find(path)
+        return self._found[path]
+
+    def _find(self, path: str) -> tuple[int, str] | None:
         node = self.root
         *above, last = path.split("/")
         for part in above:
@@ -38,7 +44,17 @@ class CommitTree:
             if mode != DIRECTORY:
                 return None
         mode, node = self._entries(node).get(last.encode(), (0, ""))
-        return node if mode & 0o170000 == 0o100000 else None
+        return (mode, node) if mode & 0o170000 == 0o100000 else None
+
+    def blob_id(self, path: str) -> str | None:
+        """The id of a file's blob, ``None`` if there is no such file."""
+        entry = self.entry(path)
+        return None if entry is None else entry[1]
+
+    def names(self, area: str) -> Sequence[str]:
+        """The names in a directory of the top, whatever they are."""
+        mode, inner = self._entries(self.root).get(area.encode(), (0, ""))
+        return [name.decode("utf-8", "surrogateescape") for name in self._entries(inner)] if mode == DIRECTORY else []
 
     def read(self, path: str) -> bytes | None:
         blob = self.blob_id(path)
