@@ -99,6 +99,9 @@ class Transaction(Archival):
     def _from_tag(self, loop_id: str) -> Record | None:
         return self._repository._from_tag(loop_id)
 
+    def _tagged_ids(self) -> list[str]:
+        return self._repository._tagged_ids()
+
     def _legacy_state(self) -> bytes | Unreadable | None:
         return self._repository._legacy_state()
 

@@ -140,8 +140,11 @@ class Opened(Reads):
             return None
         from gitstate import history
 
-        archiving = history.archiving_of(self._revisions, self._view(), loop_id)
+        archiving = history.pruned(self._revisions, self._view(), loop_id)
         return None if archiving is None else archiving.state
+
+    def _tagged_ids(self) -> list[str]:
+        return self._reader.refs.archived_ids() if self._is_begun() else []
 
 
 def _checked_root(root: str | os.PathLike[str]) -> Path:

@@ -250,7 +250,11 @@ class Reads(ABC):
 
     @abstractmethod
     def _from_tag(self, loop_id: str) -> Record | None:
-        """The session state of a loop that was pruned, from its newest archive tag."""
+        """The session state of a loop that was pruned, from history."""
+
+    @abstractmethod
+    def _tagged_ids(self) -> list[str]:
+        """The loops that have an archive tag, pruned ones included."""
 
     def get_loop(self, loop_id: str, *, at: str | datetime | None = None) -> LoopState:
         """The session state of a loop, active, archived or pruned; a fresh copy.
@@ -324,7 +328,8 @@ class Reads(ABC):
 
     def resolve_loop_id(self, text: str) -> str:
         """The id that *text* means: an exact one, or a unique beginning of at least 4 characters of an id, of an id
-        without ``ralph-``, or of its last eight hex digits. Active loops first, archived ones when none fits.
+        without ``ralph-``, or of its last eight hex digits. Active loops first, archived ones when none fits, and then
+        pruned ones.
 
         Raises:
             LoopNotFoundError: none fits.
@@ -333,10 +338,12 @@ class Reads(ABC):
         if not isinstance(text, str):
             raise InvalidLoopIdError(f"a text is wanted, not {shown(text)}", hint="gitstate list", loop_id=text)
         view = self._view()
-        known = {area: view.loops(area) for area in (LOOPS, ARCHIVE)}
-        if any(text in ids for ids in known.values()):
+        known = [view.loops(), view.loops(ARCHIVE)]
+        if not any(text in ids for ids in known):
+            known.append(self._tagged_ids())
+        if any(text in ids for ids in known):
             return text
-        for ids in known.values():
+        for ids in known:
             fitting = [loop_id for loop_id in ids if _begins(loop_id, text)]
             if len(fitting) == 1:
                 return fitting[0]

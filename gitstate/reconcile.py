@@ -28,7 +28,7 @@ from gitstate.snapshot import Nothing, Snapshot
 from gitstate.store.objects import Stored
 from gitstate.store.revisions import Revisions
 from gitstate.store.trees import CommitTree
-from gitstate.verdicts import Unreadable, Verdict, judge
+from gitstate.verdicts import Unreadable, Verdict, is_held, judge
 
 
 class FileHistory:
@@ -217,8 +217,10 @@ def _stranger(survey: _Survey, revisions: Revisions, head: str, here: list[Place
     )
     if not is_servable(place.loop_id):
         survey.left_alone.append(place.path)
-    elif record is None:
-        survey.damages.append(_damage(revisions, head, place.path, damage or "", found))
+    elif isinstance(found, bytes) and is_held(found, FileHistory(revisions, place.path, head, elsewhere=True)):
+        survey.rolled.add(place.path)
+    elif record is None:  # what history has of it was pruned: it is not what belongs there
+        survey.damages.append(Damage(place.path, damage or "", found, None, None))
     else:
         survey.new.append(place)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Final
 
 from gitstate.encoding import SAFE_INTEGER, Record, plain
@@ -38,6 +39,13 @@ def line(name: str, value: object) -> str:
 def reason(value: object) -> str | None:
     """Why, as one harmless line; ``None`` where nothing is said."""
     return None if value is None else one_line(text("reason", value, empty=True).strip()) or None
+
+
+def age(name: str, value: object) -> timedelta:
+    """A length of time, not negative."""
+    if isinstance(value, timedelta) and value >= timedelta():
+        return value
+    raise InvalidInputError(f"{name}: a timedelta from 0 is wanted, not {shown(value)}", name=name)
 
 
 def whole(name: str, value: object, least: int) -> int:

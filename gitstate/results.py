@@ -54,9 +54,11 @@ class FieldChange(_Answer):
 class Change(_Answer):
     """An operation read back from history.
 
-    ``revision`` is the commit id (``None`` only for the plan of a dry run), ``time`` the author's, aware, UTC.
+    ``revision`` is the commit id (``None`` only for the plan of a dry run, and where artifacts were freed without a
+    commit), ``time`` the author's, aware, UTC.
     ``generation``, ``host`` and ``pid`` are ``None`` for a commit that gitstate did not make; such a commit counts as
-    ``adopt``. ``fields`` is filled by what made the change, by ``show`` and by ``log(fields=True)``.
+    ``adopt``. ``fields`` is filled by what made the change, by ``show`` and by ``log(fields=True)``; ``bytes`` by
+    ``prune_archives``: what it frees.
     """
 
     revision: str | None
@@ -71,6 +73,7 @@ class Change(_Answer):
     reason: str | None
     summary: str
     fields: tuple[FieldChange, ...] = ()
+    bytes: int | None = None
 
     @property
     def loop_id(self) -> str | None:

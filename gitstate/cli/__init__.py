@@ -36,6 +36,7 @@ SECTIONS: Final = {
         "checkpoint": "changes",
         "reap": "archives",
         "migrate": "archives",
+        "prune": "archives",
         "limit": "loops",
         "path": "loops",
     },

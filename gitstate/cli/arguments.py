@@ -57,6 +57,14 @@ def beginning(text: str) -> str | datetime:
     return time_in(text, end_of_day=False) or text
 
 
+def span(text: str) -> timedelta:
+    """AGE: ``90d``, ``12h``, ``2w``."""
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no length of time such as 90d, 12h or 2w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 
 RECORD_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)

@@ -152,16 +152,6 @@ def duration(seconds: float) -> str:
     raise AssertionError("years have no limit")
 
 
-def size(count: int) -> str:
-    """A number of bytes for people: ``48.2 kB``."""
-    number, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if number < 1000:
-            break
-        number, unit = number / 1000, larger
-    return f"{number:.1f} {unit}" if unit != "B" else f"{count} B"
-
-
 # --- terminal cells --------------------------------------------------------------------------------------------------
 
 

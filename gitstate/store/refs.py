@@ -131,6 +131,12 @@ class Refs:
         archives = [ref for ref in self.below(exact) if re.fullmatch(r"(?:\.[0-9]+)?", ref[len(exact) :])]
         return [*archives, *self.below(f"{CHECKPOINT_TAGS}{loop_id}/")]
 
+    def archived_ids(self) -> list[str]:
+        """The loops that were ever archived, by their tags."""
+        refs = {*self.packed(), *self.loose_names(ARCHIVE_TAGS.rstrip("/"))}
+        names = (ref.removeprefix(ARCHIVE_TAGS) for ref in refs if ref.startswith(ARCHIVE_TAGS))
+        return sorted({re.sub(r"\.[0-9]+\Z", "", name) for name in names})
+
     def symbolic_head(self) -> str | None:
         """The ref that ``HEAD`` names, ``None`` when it is detached.
 
