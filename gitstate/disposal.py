@@ -58,7 +58,11 @@ class Disposal:
     def _asked(self) -> Place | None:
         try:
             note = decode(self.directory.read(layout.PRUNING, 4096) or b"")
-        except (NotAFileError, ValueError):
+        except NotAFileError as error:
+            if error.facts.get("errno") not in (None, errno.ELOOP):
+                raise  # it cannot be read now; later it can
+            return None
+        except ValueError:
             return None
         loop_id = note.get("loop") if isinstance(note, dict) else None
         place = layout.place_of(f"{ARCHIVE}/{loop_id}/{STATE_FILE}")
