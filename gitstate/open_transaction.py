@@ -108,5 +108,5 @@ class Transaction(Archival):
 
 def plan_of(before: Snapshot, after: Snapshot, operation: Operation, now: datetime, actor: str) -> Change:
     """The change from one settled snapshot to another."""
-    change = planned(replace(operation, actor=actor), time=now, parent=before.revision)
+    change = planned(operation._replace(actor=actor), time=now, parent=before.revision)
     return replace(change, fields=tuple(difference_between(before, after, operation.loop_ids)))

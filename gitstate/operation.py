@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gitstate.text import one_line
 
@@ -25,8 +24,7 @@ KINDS: Final = (
 SUMMARY_LIMIT: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """What one commit records. ``subject`` is its first line, ``body`` the lines below (the subjects of a transaction's parts)."""
 
     kind: str
@@ -42,7 +40,7 @@ class Operation:
 
     def by(self, *, generation: int, actor: str, host: str, pid: int, reason: str | None) -> Operation:
         """The same, done by somebody under a lease."""
-        return replace(self, generation=generation, actor=actor, host=host, pid=pid, reason=reason)
+        return self._replace(generation=generation, actor=actor, host=host, pid=pid, reason=reason)
 
 
 _TRAILER = re.compile(r"\AGitstate-([A-Z][A-Za-z-]*): (.*)\Z")

@@ -7,11 +7,11 @@ file, and what replaces a file that history did not expect, is made durable.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 Found = bytes | Unreadable | None
 
 
-@dataclass
 class Projection:
     """The files of one state directory."""
 
-    directory: Directory
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
 
     @cached_property
     def disposal(self) -> Disposal:
@@ -298,6 +298,17 @@ class Projection:
 
 def blob_id(found: Found) -> str | None:
     """The id that git gives these bytes as a blob (gitformat-loose(5)); ``None`` for what is not a file."""
-    if not isinstance(found, bytes):
-        return None
-    return hashlib.sha1(b"blob %d\0%s" % (len(found), found), usedforsecurity=False).hexdigest()
+    return _sha1(b"blob %d\0%s" % (len(found), found)) if isinstance(found, bytes) else None
+
+
+def _sha1(raw: bytes) -> str:
+    if "hashlib" not in sys.modules:
+        # hashlib loads OpenSSL first, which takes longer than to read every file there is.
+        with suppress(ImportError):
+            from _sha1 import sha1  # type: ignore[import-not-found]  # private, and without a stub
+
+            found: str = sha1(raw, usedforsecurity=False).hexdigest()
+            return found
+    import hashlib
+
+    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()

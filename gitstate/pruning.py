@@ -131,7 +131,7 @@ class Pruning(Questions, Rollbacks):
 
     def _freed(self, loop_id: str, archiving: Archiving, now: datetime, freed: int) -> Change:
         words = f"prune {loop_id}: archived {_day(archiving)}, frees {size(freed)} of artifacts"
-        operation = replace(Operation("prune", words, (loop_id,)), actor=self.actor)
+        operation = Operation("prune", words, (loop_id,), actor=self.actor)
         return replace(planned(operation, time=now), bytes=freed)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -48,14 +47,12 @@ _TRIES = 3
 _STANDING = (f".git/{layout.BRANCH}", CONFIG)  # what says which head there is, and whose
 
 
-@dataclass
 class NotedTree:
     """The files as the note says that the head has them; one that was replaced since is read from history instead."""
 
-    projection: Projection
-    reader: Reader
-    revision: str
-    blobs: dict[str, str]
+    def __init__(self, projection: Projection, reader: Reader, revision: str, blobs: dict[str, str]) -> None:
+        self.projection, self.reader = projection, reader
+        self.revision, self.blobs = revision, blobs
 
     def read(self, path: str) -> bytes | None:
         wanted = self.blobs.get(path)
@@ -74,12 +71,13 @@ class NotedTree:
         return self.reader.refs.tags(loop_id)
 
 
-@dataclass
 class FilesTree:
     """The files as they are, where there is no history yet."""
 
-    projection: Projection
-    revision: None = None
+    revision = None
+
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
 
     def read(self, path: str) -> bytes | None:
         found = self.projection.found(path)
@@ -96,19 +94,13 @@ class FilesTree:
         return ()
 
 
-@dataclass
 class Reader:
     """Whoever reads one state directory. ``owner`` says who would own what is found there without an entry."""
 
-    directory: Directory
-    clock: Clock
-    owner: Callable[[], str]
-    projection: Projection = field(init=False)
-    refs: Refs = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.projection = Projection(self.directory)
-        self.refs = Refs(self.directory, self.clock)
+    def __init__(self, directory: Directory, clock: Clock, owner: Callable[[], str]) -> None:
+        self.directory, self.clock, self.owner = directory, clock, owner
+        self.projection = Projection(directory)
+        self.refs = Refs(directory, clock)
         self._is_clean = False
         self._seen: dict[str, tuple[Sight, tuple[str, ...]]] = {}
 
@@ -357,13 +349,13 @@ class Reads(ABC):
         raise view.unknown(text)
 
 
-_DRAWN = re.compile(r"-([0-9a-f]{8})\Z")
+_DRAWN = r"-([0-9a-f]{8})\Z"
 
 
 def _begins(loop_id: str, text: str) -> bool:
     if len(text) < 4:
         return False
-    drawn = _DRAWN.search(loop_id)
+    drawn = re.search(_DRAWN, loop_id)
     beginnings = (loop_id, loop_id.removeprefix("ralph-"), drawn[1] if drawn else "")
     return any(whole.startswith(text) for whole in beginnings)
 

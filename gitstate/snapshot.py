@@ -71,7 +71,7 @@ class Overlay:
         return self._snapshot.tree.tags(loop_id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
     """An immutable view: *tree* with *edits* (``None``: removed), new *tags*, and bytes to be taken *verbatim*."""
 

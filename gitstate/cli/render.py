@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from gitstate.cli.fields import field_lines
 from gitstate.cli.page import Page
 from gitstate.records import RegistryEntry
 from gitstate.text import one_line, size
 
 if TYPE_CHECKING:
-    from gitstate.results import ArchivedLoop, Change, Checkpoint, Finding, LeaseInfo
+    from gitstate.results import ArchivedLoop, Change, Checkpoint, FieldChange, Finding, LeaseInfo
 
 Lines = Callable[[Page], Iterable[str]]
 
@@ -103,6 +102,13 @@ def heading(page: Page, *names: str) -> list[str]:
 
 
 # --- changes ---------------------------------------------------------------------------------------------------------
+
+
+def field_lines(page: Page, changes: Iterable[FieldChange], *, indent: str = "") -> Iterator[str]:
+    """What changed, field by field."""
+    from gitstate.cli import fields  # what shows none does without
+
+    return fields.field_lines(page, changes, indent=indent)
 
 
 def log(changes: Iterable[Change], *, fields: bool) -> Lines:

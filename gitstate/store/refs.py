@@ -288,7 +288,7 @@ class Refs:
             raw = self.directory.read(f".git/logs/{BRANCH}") or b""
         except NotAFileError:
             return []
-        matches = (_MOVE.match(line) for line in raw.split(b"\n"))
+        matches = (re.match(_MOVE, line) for line in raw.split(b"\n"))
         return [Move(m[1].decode(), m[2].decode(), m[3].decode("utf-8", "replace")) for m in matches if m]
 
     def forget_moves(self, log: str, is_there: Callable[[str], bool]) -> bool:
@@ -301,7 +301,7 @@ class Refs:
         kept = [
             line
             for line in lines
-            if (match := _MOVE.match(line.rstrip(b"\n"))) is None
+            if (match := re.match(_MOVE, line.rstrip(b"\n"))) is None
             or all(name == ZERO or is_there(name) for name in (match[1].decode(), match[2].decode()))
         ]
         if len(kept) == len(lines):
@@ -317,7 +317,7 @@ class Refs:
                 lines = file.read(8192).split(b"\n")
         except (NotAFileError, OSError):
             return None
-        matches = (_MOVE.match(line) for line in reversed(lines))
+        matches = (re.match(_MOVE, line) for line in reversed(lines))
         return next((match[2].decode() for match in matches if match), None)
 
 
@@ -325,9 +325,9 @@ class BranchMovedError(StorageError):
     """The branch is not where it was expected. Facts: ``actual``."""
 
 
-_MOVE = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) [^\t]*(?:\t(.*))?\Z")
-_PACKED = re.compile(rb"([0-9a-f]{40}) (refs/[!-~]+)\Z")
-_PEELED = re.compile(rb"\^([0-9a-f]{40})\Z")
+_MOVE = rb"([0-9a-f]{40}) ([0-9a-f]{40}) [^\t]*(?:\t(.*))?\Z"
+_PACKED = rb"([0-9a-f]{40}) (refs/[!-~]+)\Z"
+_PEELED = rb"\^([0-9a-f]{40})\Z"
 
 
 def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[int]]:
@@ -336,7 +336,7 @@ def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[in
     wrong = []
     *lines, rest = raw.split(b"\n")
     for number, line in enumerate(lines, 1):
-        ref, peeled = _PACKED.match(line), _PEELED.match(line)
+        ref, peeled = re.match(_PACKED, line), re.match(_PEELED, line)
         if ref:
             found.append((ref[2].decode(), ref[1].decode(), None))
         elif peeled and found and found[-1][2] is None:
