@@ -33,7 +33,7 @@ from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.projection import Projection, blob_id
 from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry, process_of, valid_record
-from gitstate.sight import Sight
+from gitstate.sight import Sight, known_of
 from gitstate.snapshot import Snapshot
 from gitstate.store.epoch import is_overruled
 from gitstate.store.inspection import CONFIG, inspect
@@ -102,7 +102,7 @@ class Reader:
         self.projection = Projection(directory)
         self.refs = Refs(directory, clock)
         self._is_clean = False
-        self._seen: dict[str, tuple[Sight, tuple[str, ...]]] = {}
+        self._seen = known_of(directory.path)
 
     @cached_property
     def revisions(self) -> Revisions:
@@ -126,6 +126,10 @@ class Reader:
         Raises:
             CorruptStateError: the repository itself is damaged.
         """
+        with self.directory.kept_open():
+            return self._viewed()
+
+    def _viewed(self) -> Snapshot:
         if not self.is_begun():
             return self.unadopted()
         for _ in range(_TRIES):
@@ -165,6 +169,10 @@ class Reader:
         return None if raw is None else valid_record(path, raw)
 
     def _compared(self, path: str) -> Record | None:
+        with self.directory.kept_open():
+            return self._compared_alone(path)
+
+    def _compared_alone(self, path: str) -> Record | None:
         """The record in a file that alone is compared with what the note says of it."""
         sight = Sight(self.directory.path, (*_STANDING, path))
         if not self.is_begun() or self._is_overruled():
