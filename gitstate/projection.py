@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gitstate import layout
+from gitstate.digest import sha1
 from gitstate.durable import Directory, NotAFileError
 from gitstate.encoding import Record, decode, encode
 from gitstate.errors import GitStateError, StorageError
@@ -298,17 +297,4 @@ class Projection:
 
 def blob_id(found: Found) -> str | None:
     """The id that git gives these bytes as a blob (gitformat-loose(5)); ``None`` for what is not a file."""
-    return _sha1(b"blob %d\0%s" % (len(found), found)) if isinstance(found, bytes) else None
-
-
-def _sha1(raw: bytes) -> str:
-    if "hashlib" not in sys.modules:
-        # hashlib loads OpenSSL first, which takes longer than to read every file there is.
-        with suppress(ImportError):
-            from _sha1 import sha1  # type: ignore[import-not-found]  # private, and without a stub
-
-            found: str = sha1(raw, usedforsecurity=False).hexdigest()
-            return found
-    import hashlib
-
-    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+    return sha1(b"blob %d\0%s" % (len(found), found)).hex() if isinstance(found, bytes) else None

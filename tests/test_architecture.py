@@ -16,7 +16,7 @@ PACKAGE = Path(gitstate.__file__).parent
 
 # A module imports from floors below, and on its own floor only from modules to its left.
 FLOORS: list[list[str]] = [
-    ["errors", "clock", "text"],
+    ["errors", "clock", "text", "digest"],
     [
         "encoding", "ids", "layout", "records", "registry", "results", "fields", "operation", "snapshot", "settling", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",
