@@ -23,7 +23,7 @@ from gitstate.snapshot import Tree
 _FOR_GOOD = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY)  # trying again leads nowhere
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Disposal:
     """What is to go from one state directory."""
 

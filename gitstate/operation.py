@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gitstate.text import one_line
@@ -64,6 +65,7 @@ def to_message(operation: Operation) -> str:
     return "\n\n".join([*paragraphs, "\n".join(lines)]) + "\n"
 
 
+@lru_cache(maxsize=64)  # whoever looks at a commit asks more than once what it is
 def from_message(message: str) -> Operation | None:
     """The operation that a commit message records; ``None`` when gitstate did not write it."""
     *paragraphs, last = message.rstrip("\n").split("\n\n")
