@@ -61,7 +61,8 @@ class Archival(Mutations):
 
     def _restored(self, snapshot: Snapshot, loop_id: str, force: bool) -> Outcome:
         place = snapshot.place(loop_id)
-        archiving = history.archiving_of(self._revisions, snapshot, loop_id)
+        find = history.pruned if place is None else history.archiving_of
+        archiving = find(self._revisions, snapshot, loop_id)
         if place is None and archiving is None:
             snapshot.find(loop_id)
         if place is None or place.area == ARCHIVE:

@@ -73,6 +73,12 @@ def restore(
     return Outcome(after, Operation("restore", subject, (loop_id,)))
 
 
+def prune(snapshot: Snapshot, loop_id: str, *, archived: str, size: str) -> Outcome:
+    """An archived loop out of the work tree; its tag keeps it. *archived* says since when it was there, for people."""
+    after = snapshot.with_record(archived_path(loop_id), None)
+    return Outcome(after, Operation("prune", f"prune {loop_id}: archived {archived}, frees {size}", (loop_id,)))
+
+
 def checkpoint(snapshot: Snapshot, loop_id: str, name: str) -> Outcome:
     """A moment of an active loop named; the name is given once.
 

@@ -6,7 +6,6 @@ What is wrong with one object or file is said once, by whoever comes upon it fir
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from gitstate import layout
 from gitstate.durable import kind_of
@@ -24,16 +23,15 @@ Progress = Callable[[str, int, int], None]
 _EVERY = 256  # things between two words about progress
 
 
-@dataclass
 class Audit:
     """One look at a repository; it changes nothing. *progress* hears what is looked at, how much, and of how much."""
 
-    revisions: Revisions
-    progress: Progress | None = None
-    _whole: set[str] = field(default_factory=set)  # objects that were read from the disk
-    _seen: set[str] = field(default_factory=set)  # objects that a commit led to
-    _broken: dict[str, ObjectDamagedError] = field(default_factory=dict)
-    _said: set[str] = field(default_factory=set)
+    def __init__(self, revisions: Revisions, progress: Progress | None = None) -> None:
+        self.revisions, self.progress = revisions, progress
+        self._whole: set[str] = set()  # objects that were read from the disk
+        self._seen: set[str] = set()  # objects that a commit led to
+        self._broken: dict[str, ObjectDamagedError] = {}
+        self._said: set[str] = set()
 
     def say(self, what: str, done: int, total: int = 0, *, last: bool = False) -> None:
         """Tell how far things are."""

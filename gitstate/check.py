@@ -7,7 +7,6 @@ not its business.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from gitstate import layout, process, reconcile
@@ -31,18 +30,15 @@ _MAY_DISAGREE = ("init", "adopt", "repair")
 _TRIES = 6
 
 
-@dataclass
 class Checker:
     """One check of one state directory."""
 
-    projection: Projection
-    revisions: Revisions
-    now: datetime
-    progress: Progress | None = None
-    _derived: dict[str, Record] = field(default_factory=dict)
-    _audit: Audit = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, projection: Projection, revisions: Revisions, now: datetime, progress: Progress | None = None
+    ) -> None:
+        self.projection, self.revisions = projection, revisions
+        self.now, self.progress = now, progress
+        self._derived: dict[str, Record] = {}
         self._audit = Audit(self.revisions, self.progress)
 
     def findings(self, *, newest: int | None = None, full: bool = False) -> Iterator[Finding]:

@@ -8,9 +8,8 @@ so nothing is taken for more than it is.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import NamedTuple, cast
 
 from gitstate import process
 from gitstate.durable import Directory, NotAFileError
@@ -26,8 +25,7 @@ LONGEST_WATCH = 60.0  # seconds that a record of an unknown clock is watched at 
 _ROUNDING = 0.01  # seconds: a record has its length in whole milliseconds, and its end as a rounded sum
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The lease record as it was found.
 
     ``raw`` is ``None`` for what is not a file that can be read; ``mark`` (inode, size, time of change in nanoseconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -154,6 +155,21 @@ def archiving_of(revisions: Revisions, snapshot: Snapshot, loop_id: str) -> Arch
         except CorruptStateError:
             continue
     return None
+
+
+def pruned(revisions: Revisions, snapshot: Snapshot, loop_id: str) -> Archiving | None:
+    """As :func:`archiving_of`, of a loop that is out of the tree, with its state as it was last in the archive."""
+    found = archiving_of(revisions, snapshot, loop_id)
+    if found is None:
+        return None
+    path = layout.archived_path(loop_id)
+    with suppress(CorruptStateError):  # then the tag is all that is left of it
+        for revision in revisions.trail(snapshot.revision or revisions.head(), loop_id):
+            for name in (revision.id, *revision.parents):
+                state = snapshot_at(revisions, name).record(path)
+                if state is not None:
+                    return found._replace(state=state)
+    return found
 
 
 def _nth(ref: str) -> int:

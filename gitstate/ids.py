@@ -7,7 +7,7 @@ import re
 from gitstate.errors import InvalidLoopIdError, shown
 
 GRAMMAR = "[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?"
-_GIVEN = re.compile(rf"\A{GRAMMAR}\Z")
+_GIVEN = rf"\A{GRAMMAR}\Z"
 # What git-check-ref-format(1) forbids in a component, and what a path component cannot hold.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{|\A[-.]|[.]\Z|\.lock\Z")
 
@@ -32,7 +32,7 @@ def validate_loop_id(loop_id: object) -> str:
     Raises:
         InvalidLoopIdError: it is not a string of the grammar ``[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?``.
     """
-    if isinstance(loop_id, str) and _GIVEN.match(loop_id):
+    if isinstance(loop_id, str) and re.match(_GIVEN, loop_id):
         return loop_id
     raise InvalidLoopIdError(
         f"not a loop id: {shown(loop_id, 140)}; an id is 1 to 100 of a-z, 0-9 and '-', and starts and ends with a letter or digit",

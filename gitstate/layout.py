@@ -26,6 +26,7 @@ GENERATION = ".git/gitstate/generation"
 QUARANTINE = ".git/gitstate/quarantine"
 ASIDE = ".git/gitstate/aside"
 NOTE = ".git/gitstate/projected"
+PRUNING = ".git/gitstate/pruning"
 CHANGES = ".git/gitstate/changes"
 JOURNAL = ".git/gitstate/journal"
 

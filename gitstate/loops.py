@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, cast
 
@@ -55,8 +54,7 @@ def calculate_communication_paths(n: int) -> int:
     return math.comb(n, 2) if n >= 0 else n * (n - 1) // 2
 
 
-@dataclass(frozen=True, slots=True)
-class NewLoop:
+class NewLoop(NamedTuple):
     """A loop that is asked for; checked by :func:`new_loop`."""
 
     loop_id: str
@@ -234,8 +232,7 @@ def update_pid(snapshot: Snapshot, loop_id: str, pid: int | None, process: Proce
     return Outcome(snapshot.with_state(loop_id, after), Operation("pid", subject, (loop_id,)))
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
+class Driver(NamedTuple):
     """The process that is to drive a loop, and what is known of the one recorded so far."""
 
     pid: int | None

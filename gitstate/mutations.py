@@ -6,7 +6,6 @@ import os
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -121,7 +120,7 @@ class Mutations(Reads):
         )
 
         def apply(snapshot: Snapshot, now: datetime) -> Outcome:
-            named = replace(new, loop_id=chosen or unused_id(snapshot, objective), started=isoformat(now))
+            named = new._replace(loop_id=chosen or unused_id(snapshot, objective), started=isoformat(now))
             return loops.create(snapshot, named, force=force, dead=dead_if_full(snapshot, force))
 
         done = self._mutate("create-loop", apply, reason)

@@ -102,11 +102,14 @@ class Transaction(Archival):
     def _is_unfinished(self) -> bool:
         return False  # files and history were brought in line when this was opened
 
+    def _tagged_ids(self) -> list[str]:
+        return self._repository._tagged_ids()
+
     def _legacy_state(self) -> bytes | Unreadable | None:
         return self._repository._legacy_state()
 
 
 def plan_of(before: Snapshot, after: Snapshot, operation: Operation, now: datetime, actor: str) -> Change:
     """The change from one settled snapshot to another."""
-    change = planned(replace(operation, actor=actor), time=now, parent=before.revision)
+    change = planned(operation._replace(actor=actor), time=now, parent=before.revision)
     return replace(change, fields=tuple(difference_between(before, after, operation.loop_ids)))

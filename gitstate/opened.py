@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gitstate.store.revisions import Revisions
 
 Moment = str | datetime
-_ACTOR = re.compile(r"\A[^\x00-\x1f\x7f<>]{1,200}\Z")
+_ACTOR = r"\A[^\x00-\x1f\x7f<>]{1,200}\Z"
 
 
 class Opened(Reads):
@@ -140,8 +140,11 @@ class Opened(Reads):
             return None
         from gitstate import history
 
-        archiving = history.archiving_of(self._revisions, self._view(), loop_id)
+        archiving = history.pruned(self._revisions, self._view(), loop_id)
         return None if archiving is None else archiving.state
+
+    def _tagged_ids(self) -> list[str]:
+        return self._reader.refs.archived_ids() if self._is_begun() else []
 
 
 def _checked_root(root: str | os.PathLike[str]) -> Path:
@@ -155,7 +158,7 @@ def _checked_root(root: str | os.PathLike[str]) -> Path:
 
 
 def _checked_actor(actor: object) -> str:
-    if not isinstance(actor, str) or not _ACTOR.match(actor) or not actor.strip():
+    if not isinstance(actor, str) or not re.match(_ACTOR, actor) or not actor.strip():
         raise InvalidInputError(
             f"actor: one line of at most 200 characters without < and > is wanted, not {shown(actor)}"
         )

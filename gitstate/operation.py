@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gitstate.text import one_line
 
@@ -25,8 +25,7 @@ KINDS: Final = (
 SUMMARY_LIMIT: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """What one commit records. ``subject`` is its first line, ``body`` the lines below (the subjects of a transaction's parts)."""
 
     kind: str
@@ -42,7 +41,7 @@ class Operation:
 
     def by(self, *, generation: int, actor: str, host: str, pid: int, reason: str | None) -> Operation:
         """The same, done by somebody under a lease."""
-        return replace(self, generation=generation, actor=actor, host=host, pid=pid, reason=reason)
+        return self._replace(generation=generation, actor=actor, host=host, pid=pid, reason=reason)
 
 
 _TRAILER = re.compile(r"\AGitstate-([A-Z][A-Za-z-]*): (.*)\Z")
@@ -66,6 +65,7 @@ def to_message(operation: Operation) -> str:
     return "\n\n".join([*paragraphs, "\n".join(lines)]) + "\n"
 
 
+@lru_cache(maxsize=64)  # whoever looks at a commit asks more than once what it is
 def from_message(message: str) -> Operation | None:
     """The operation that a commit message records; ``None`` when gitstate did not write it."""
     *paragraphs, last = message.rstrip("\n").split("\n\n")

@@ -12,10 +12,13 @@ import os
 import pwd
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gitstate.records import MAX_PID, ProcessRecord
-from gitstate.results import Liveness
+
+if TYPE_CHECKING:
+    from gitstate.results import Liveness
+
 
 _PROC = Path("/proc")
 _STOPPED = ("T", "t")
@@ -139,6 +142,8 @@ def liveness(pid: object, recorded: ProcessRecord | None) -> Liveness:
     A pid without identity is taken for one of this host, as the original means it. ``foreign``: of another host or
     pid namespace. What may not be signalled (``EPERM``) lives; a zombie does not.
     """
+    from gitstate.results import Liveness  # who only asks which boot this is does without
+
     if pid is None:
         return Liveness("none", None, "no process is recorded")
     if isinstance(pid, bool) or not isinstance(pid, int) or not 1 <= pid <= MAX_PID:
@@ -161,6 +166,8 @@ def liveness(pid: object, recorded: ProcessRecord | None) -> Liveness:
 
 def _elsewhere(pid: int, recorded: ProcessRecord) -> Liveness | None:
     """The verdict on a process of another host, pid namespace or boot; ``None`` on one of here and now."""
+    from gitstate.results import Liveness
+
     host = recorded.get("host")
     if host is not None and host != hostname():
         return Liveness("foreign", pid, f"process {pid} belongs to the host {host}")

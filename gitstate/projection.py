@@ -7,19 +7,23 @@ file, and what replaces a file that history did not expect, is made durable.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from gitstate import layout
+from gitstate.digest import sha1
 from gitstate.durable import Directory, NotAFileError
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
 from gitstate.snapshot import Snapshot, Tree
 from gitstate.verdicts import Unreadable
+
+if TYPE_CHECKING:
+    from gitstate.disposal import Disposal
 
 Found = bytes | Unreadable | None
 
@@ -39,11 +43,18 @@ class Survey(dict[str, Found]):
         self.areas: dict[str, tuple[os.stat_result, list[str]]] = {}
 
 
-@dataclass
 class Projection:
     """The files of one state directory."""
 
-    directory: Directory
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+
+    @cached_property
+    def disposal(self) -> Disposal:
+        """What is to go."""
+        from gitstate.disposal import Disposal  # whoever only reads gets rid of nothing
+
+        return Disposal(self.directory)
 
     # --- looking ---
 
@@ -142,6 +153,11 @@ class Projection:
             except GitStateError as error:
                 problems.append(error.message)
                 unlike.add(path)
+        if self.directory.status(layout.PRUNING) is not None:
+            try:
+                problems += self.disposal.finish(after)
+            except GitStateError as error:
+                problems.append(error.message)
         return problems, unlike
 
     def _make_directories(self) -> None:
@@ -154,17 +170,21 @@ class Projection:
         if after.read(place.path) is None:
             return
         if self.directory.is_directory(place.other.directory) and after.read(place.other.path) is None:
+            if place.area == LOOPS:  # they may have been pruned
+                self._make_artifacts(place.other)
             self.move_directory(place.other.directory, place.directory)
         elif place.area == LOOPS and self.directory.status(place.path) is None:
             # The state is written after them: while it is missing, a kill may have left only some of them.
-            for name in ARTIFACTS:
-                self.directory.make(f"{place.directory}/{name}")
+            self._make_artifacts(place)
+
+    def _make_artifacts(self, place: Place) -> None:
+        for name in ARTIFACTS:
+            self.directory.make(f"{place.directory}/{name}")
 
     def make_artifacts(self, after: Tree) -> None:
         """The empty directories of every active loop: git does not bring them along to a clone."""
         for loop_id in after.loops(LOOPS):
-            for name in ARTIFACTS:
-                self.directory.make(f"{LOOPS}/{loop_id}/{name}")
+            self._make_artifacts(Place(LOOPS, loop_id))
 
     def move_directory(self, source: str, target: str) -> None:
         """Rename a directory, or merge it into one that is there, never overwriting: what collides stays behind.
@@ -289,6 +309,4 @@ class Projection:
 
 def blob_id(found: Found) -> str | None:
     """The id that git gives these bytes as a blob (gitformat-loose(5)); ``None`` for what is not a file."""
-    if not isinstance(found, bytes):
-        return None
-    return hashlib.sha1(b"blob %d\0%s" % (len(found), found), usedforsecurity=False).hexdigest()
+    return sha1(b"blob %d\0%s" % (len(found), found)).hex() if isinstance(found, bytes) else None

@@ -73,6 +73,10 @@ class Questions(Opened):
 
     def status(self) -> Overview:
         """What is going on: every loop, slots, the lease, and what the cheap part of ``check`` sees."""
+        with self._directory.kept_open():
+            return self._overview()
+
+    def _overview(self) -> Overview:
         view = self._view()
         begun = self._is_begun()
         changes = history.newest_of(self._revisions, self._revisions.head(), view.loops()) if begun else {}

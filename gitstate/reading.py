@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -35,7 +34,7 @@ from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.note import Notes
 from gitstate.projection import GLIMPSE, Found, Projection, blob_id
 from gitstate.records import STATUSES, LoopState, Registry, RegistryEntry, process_of, valid_record
-from gitstate.sight import Sight
+from gitstate.sight import Sight, known_of
 from gitstate.snapshot import Snapshot, Tree
 from gitstate.store.epoch import is_overruled
 from gitstate.store.inspection import CONFIG, inspect
@@ -49,15 +48,13 @@ _TRIES = 3
 _STANDING = (f".git/{layout.BRANCH}", CONFIG)  # what says which head there is, and whose
 
 
-@dataclass
 class NotedTree:
     """The files as the note says that the head has them; one that was replaced since is read from history instead."""
 
-    projection: Projection
-    reader: Reader
-    revision: str
-    blobs: Mapping[str, str]
-    _judged: Tree | None = None
+    def __init__(self, projection: Projection, reader: Reader, revision: str, blobs: Mapping[str, str]) -> None:
+        self.projection, self.reader = projection, reader
+        self.revision, self.blobs = revision, blobs
+        self._judged: Tree | None = None
 
     def read(self, path: str) -> bytes | None:
         wanted = self.blobs.get(path)
@@ -87,12 +84,13 @@ class NotedTree:
         return self.reader.refs.tags(loop_id)
 
 
-@dataclass
 class FilesTree:
     """The files as they are, where there is no history yet."""
 
-    projection: Projection
-    revision: None = None
+    revision = None
+
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
 
     def read(self, path: str) -> bytes | None:
         found = self.projection.found(path)
@@ -109,23 +107,16 @@ class FilesTree:
         return ()
 
 
-@dataclass
 class Reader:
     """Whoever reads one state directory. ``owner`` says who would own what is found there without an entry."""
 
-    directory: Directory
-    clock: Clock
-    owner: Callable[[], str]
-    projection: Projection = field(init=False)
-    notes: Notes = field(init=False)
-    refs: Refs = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.projection = Projection(self.directory)
+    def __init__(self, directory: Directory, clock: Clock, owner: Callable[[], str]) -> None:
+        self.directory, self.clock, self.owner = directory, clock, owner
+        self.projection = Projection(directory)
         self.notes = Notes(self.projection)
-        self.refs = Refs(self.directory, self.clock)
+        self.refs = Refs(directory, clock)
         self._is_clean = False
-        self._seen: dict[str, tuple[Sight, tuple[str, ...]]] = {}
+        self._seen = known_of(directory.path)
 
     @cached_property
     def revisions(self) -> Revisions:
@@ -149,6 +140,10 @@ class Reader:
         Raises:
             CorruptStateError: the repository itself is damaged.
         """
+        with self.directory.kept_open():
+            return self._viewed()
+
+    def _viewed(self) -> Snapshot:
         if not self.is_begun():
             return self.unadopted()
         for _ in range(_TRIES):
@@ -188,6 +183,10 @@ class Reader:
         return None if raw is None else valid_record(path, raw)
 
     def _compared(self, path: str) -> Record | None:
+        with self.directory.kept_open():
+            return self._compared_alone(path)
+
+    def _compared_alone(self, path: str) -> Record | None:
         """The record in a file that alone is compared with what the note says of it."""
         sight = Sight(self.directory.path, (*_STANDING, path))
         if not self.is_begun() or self._is_overruled():
@@ -270,7 +269,11 @@ class Reads(ABC):
 
     @abstractmethod
     def _from_tag(self, loop_id: str) -> Record | None:
-        """The session state of a loop that was pruned, from its newest archive tag."""
+        """The session state of a loop that was pruned, from history."""
+
+    @abstractmethod
+    def _tagged_ids(self) -> list[str]:
+        """The loops that have an archive tag, pruned ones included."""
 
     def get_loop(self, loop_id: str, *, at: str | datetime | None = None) -> LoopState:
         """The session state of a loop, active, archived or pruned; a fresh copy.
@@ -344,7 +347,8 @@ class Reads(ABC):
 
     def resolve_loop_id(self, text: str) -> str:
         """The id that *text* means: an exact one, or a unique beginning of at least 4 characters of an id, of an id
-        without ``ralph-``, or of its last eight hex digits. Active loops first, archived ones when none fits.
+        without ``ralph-``, or of its last eight hex digits. Active loops first, archived ones when none fits, and then
+        pruned ones.
 
         Raises:
             LoopNotFoundError: none fits.
@@ -353,10 +357,12 @@ class Reads(ABC):
         if not isinstance(text, str):
             raise InvalidLoopIdError(f"a text is wanted, not {shown(text)}", hint="gitstate list", loop_id=text)
         view = self._view()
-        known = {area: view.loops(area) for area in (LOOPS, ARCHIVE)}
-        if any(text in ids for ids in known.values()):
+        known = [view.loops(), view.loops(ARCHIVE)]
+        if not any(text in ids for ids in known):
+            known.append(self._tagged_ids())
+        if any(text in ids for ids in known):
             return text
-        for ids in known.values():
+        for ids in known:
             fitting = [loop_id for loop_id in ids if _begins(loop_id, text)]
             if len(fitting) == 1:
                 return fitting[0]
@@ -370,13 +376,13 @@ class Reads(ABC):
         raise view.unknown(text)
 
 
-_DRAWN = re.compile(r"-([0-9a-f]{8})\Z")
+_DRAWN = r"-([0-9a-f]{8})\Z"
 
 
 def _begins(loop_id: str, text: str) -> bool:
     if len(text) < 4:
         return False
-    drawn = _DRAWN.search(loop_id)
+    drawn = re.search(_DRAWN, loop_id)
     beginnings = (loop_id, loop_id.removeprefix("ralph-"), drawn[1] if drawn else "")
     return any(whole.startswith(text) for whole in beginnings)
 

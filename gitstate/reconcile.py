@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from gitstate import layout
 from gitstate.archives import archived_between, next_archive_tag
@@ -28,7 +28,7 @@ from gitstate.snapshot import Nothing, Snapshot
 from gitstate.store.objects import Stored
 from gitstate.store.revisions import Revisions
 from gitstate.store.trees import CommitTree
-from gitstate.verdicts import Unreadable, Verdict, judge
+from gitstate.verdicts import Unreadable, Verdict, is_held, judge
 
 
 class FileHistory:
@@ -68,8 +68,7 @@ class FileHistory:
         return None
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(NamedTuple):
     """A damaged file: what was found, and the version that takes its place (``None``: there never was a good one)."""
 
     path: str
@@ -83,8 +82,7 @@ class Damage:
         return f"{self.path}: {self.damage}, {back}"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What to do next. Without an *operation* nothing is committed: *paths* are only written out as the head says."""
 
     snapshot: Snapshot
@@ -102,17 +100,17 @@ class Step:
         return self.operation is None and not self.paths
 
 
-@dataclass
 class _Survey:
     """The files sorted by what is to become of them."""
 
-    edits: dict[str, Verdict] = field(default_factory=dict)
-    moved: dict[str, Place] = field(default_factory=dict)  # loop id → where the original put it
-    new: list[Place] = field(default_factory=list)
-    damages: list[Damage] = field(default_factory=list)
-    rolled: set[str] = field(default_factory=set)
-    left_alone: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.edits: dict[str, Verdict] = {}
+        self.moved: dict[str, Place] = {}  # loop id → where the original put it
+        self.new: list[Place] = []
+        self.damages: list[Damage] = []
+        self.rolled: set[str] = set()
+        self.left_alone: list[str] = []
+        self.missing: list[str] = []
 
 
 def next_step(revisions: Revisions, head: str, seen: Mapping[str, Found], *, owner: str, now: datetime) -> Step | None:
@@ -126,12 +124,12 @@ def next_step(revisions: Revisions, head: str, seen: Mapping[str, Found], *, own
     damages = (*survey.damages, *in_head)
     if survey.edits or survey.moved or survey.new:
         noticed = tuple(damage for damage in damages if damage.path not in survey.edits)
-        return replace(_adoption(snapshot, survey, seen), left_alone=alone, missing=missing, noticed=noticed)
+        return _adoption(snapshot, survey, seen)._replace(left_alone=alone, missing=missing, noticed=noticed)
     if damages:
-        return replace(_repair(snapshot, damages, seen), left_alone=alone, missing=missing, noticed=damages)
+        return _repair(snapshot, damages, seen)._replace(left_alone=alone, missing=missing, noticed=damages)
     settled = settle(snapshot, now, owner=owner, whole=True)
     if settled.edits:
-        return replace(_agreement(snapshot, settled, seen), missing=missing)
+        return _agreement(snapshot, settled, seen)._replace(missing=missing)
     if survey.rolled or alone:
         return Step(snapshot, seen, frozenset(survey.rolled), left_alone=alone, missing=missing)
     return None
@@ -217,8 +215,10 @@ def _stranger(survey: _Survey, revisions: Revisions, head: str, here: list[Place
     )
     if not is_servable(place.loop_id):
         survey.left_alone.append(place.path)
-    elif record is None:
-        survey.damages.append(_damage(revisions, head, place.path, damage or "", found))
+    elif isinstance(found, bytes) and is_held(found, FileHistory(revisions, place.path, head, elsewhere=True)):
+        survey.rolled.add(place.path)
+    elif record is None:  # what history has of it was pruned: it is not what belongs there
+        survey.damages.append(Damage(place.path, damage or "", found, None, None))
     else:
         survey.new.append(place)
 
@@ -342,7 +342,7 @@ def _agreement(snapshot: Snapshot, settled: Snapshot, seen: Mapping[str, Found])
     return Step(snapshot, seen, frozenset({REGISTRY}), operation)
 
 
-_CHECKPOINT = re.compile(r"checkpoint (\S+): (\S+), iteration ")  # the subject that a checkpoint has
+_CHECKPOINT = r"checkpoint (\S+): (\S+), iteration "  # the subject that a checkpoint has
 
 
 # Most commits are of these kinds, which neither archive nor name a moment.
@@ -363,7 +363,7 @@ def missing_tags(revisions: Revisions, head: str) -> list[str]:
         if head not in [revisions.resolve(ref) for ref in mine]:
             wanted.append(next_archive_tag(after, loop_id))
     for line in (operation.subject, *operation.body) if operation is not None else ():
-        match = _CHECKPOINT.match(line)
+        match = re.match(_CHECKPOINT, line)
         if match is not None and layout.checkpoint_tag(match[1], match[2]) not in after.tags(match[1]):
             wanted.append(layout.checkpoint_tag(match[1], match[2]))
     return wanted

@@ -16,10 +16,9 @@ from gitstate.errors import CorruptStateError, GitStateError, InvalidInputError,
 from gitstate.loops import Apply, Done, Outcome
 from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
-from gitstate.questions import Questions
+from gitstate.pruning import Pruning
 from gitstate.reading import liveness_of
 from gitstate.results import Change, Finding, GarbageReport, LeaseInfo
-from gitstate.rollbacks import Rollbacks
 from gitstate.settling import settle
 from gitstate.verdicts import Unreadable
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from gitstate.transaction import Writer
 
 
-class StateRepository(Questions, Rollbacks):
+class StateRepository(Pruning):
     """The state directory of one project: reads, mutations, history and health.
 
     Making one writes nothing. Threads may share it; it is synchronous; after ``fork`` the child's copy works and holds
@@ -150,6 +149,9 @@ class StateRepository(Questions, Rollbacks):
 
     def _is_unfinished(self) -> bool:
         return self._is_readable() and self._writer.is_unfinished()
+
+    def _remembered(self, change: Change | None) -> None:
+        self._last.change = change
 
     def _legacy_state(self) -> bytes | Unreadable | None:
         return self._reader.projection.legacy_state()

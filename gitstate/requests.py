@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Final
 
 from gitstate.encoding import SAFE_INTEGER, Record, plain
@@ -14,8 +15,8 @@ from gitstate.records import MAX_PID, PRIORITIES, STATUSES
 from gitstate.text import one_line
 
 PROTECTED: Final = ("loopId", "version", "startTime", "gitstate")
-_CHECKPOINT = re.compile(r"\A(?!.*\.\.)(?!.*\.lock\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?\Z")
-_BREAK = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CHECKPOINT = r"\A(?!.*\.\.)(?!.*\.lock\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?\Z"
+_BREAK = r"[\x00-\x1f\x7f\x85\u2028\u2029]"
 
 
 def text(name: str, value: object, *, empty: bool = False) -> str:
@@ -30,7 +31,7 @@ def text(name: str, value: object, *, empty: bool = False) -> str:
 def line(name: str, value: object) -> str:
     """A text on one line."""
     found = text(name, value)
-    if _BREAK.search(found):
+    if re.search(_BREAK, found):
         raise InvalidInputError(f"{name}: one line is wanted, not {shown(found)}")
     return found
 
@@ -38,6 +39,13 @@ def line(name: str, value: object) -> str:
 def reason(value: object) -> str | None:
     """Why, as one harmless line; ``None`` where nothing is said."""
     return None if value is None else one_line(text("reason", value, empty=True).strip()) or None
+
+
+def age(name: str, value: object) -> timedelta:
+    """A length of time, not negative."""
+    if isinstance(value, timedelta) and value >= timedelta():
+        return value
+    raise InvalidInputError(f"{name}: a timedelta from 0 is wanted, not {shown(value)}", name=name)
 
 
 def whole(name: str, value: object, least: int) -> int:
@@ -94,7 +102,7 @@ def tags(value: object) -> list[str]:
 
 def checkpoint_name(value: object) -> str:
     """A name that can end a ref."""
-    if not isinstance(value, str) or not _CHECKPOINT.match(value):
+    if not isinstance(value, str) or not re.match(_CHECKPOINT, value):
         raise InvalidInputError(
             f"checkpoint: a name of letters, digits, '.', '_' and '-' is wanted, at most 100 characters, not {shown(value, 120)}"
         )

@@ -18,6 +18,21 @@ class _Answer:
     __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
+    # Written once for all of them: a dataclass that writes its own takes twice as long to make, and all are made at
+    # every start of the command line.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = zip(type(self).__dataclass_fields__, self._values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in type(self).__dataclass_fields__)
+
     def to_dict(self) -> dict[str, object]:
         """The fields by name, with times as ISO 8601 text, tuples as lists and records as they are."""
         names: tuple[str, ...] = tuple(type(self).__dataclass_fields__)
@@ -38,7 +53,7 @@ def _plain(value: object) -> object:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FieldChange(_Answer):
     """One field that differs. ``loop_id`` is ``None`` for the registry, ``path`` a JSON pointer (RFC 6901);
     ``before`` is ``None`` when added, ``after`` when removed."""
@@ -50,13 +65,15 @@ class FieldChange(_Answer):
     after: object
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Change(_Answer):
     """An operation read back from history.
 
-    ``revision`` is the commit id (``None`` only for the plan of a dry run), ``time`` the author's, aware, UTC.
+    ``revision`` is the commit id (``None`` only for the plan of a dry run, and where artifacts were freed without a
+    commit), ``time`` the author's, aware, UTC.
     ``generation``, ``host`` and ``pid`` are ``None`` for a commit that gitstate did not make; such a commit counts as
-    ``adopt``. ``fields`` is filled by what made the change, by ``show`` and by ``log(fields=True)``.
+    ``adopt``. ``fields`` is filled by what made the change, by ``show`` and by ``log(fields=True)``; ``bytes`` by
+    ``prune_archives``: what it frees.
     """
 
     revision: str | None
@@ -71,6 +88,7 @@ class Change(_Answer):
     reason: str | None
     summary: str
     fields: tuple[FieldChange, ...] = ()
+    bytes: int | None = None
 
     @property
     def loop_id(self) -> str | None:
@@ -81,7 +99,7 @@ class Change(_Answer):
 Severity = Literal["note", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Finding(_Answer):
     """Something that ``check``, ``repair`` or ``status`` noticed.
 
@@ -99,7 +117,7 @@ class Finding(_Answer):
     action: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Liveness(_Answer):
     """Whether the process that a loop names lives; ``foreign`` is one of another host, of which nothing is known."""
 
@@ -108,7 +126,7 @@ class Liveness(_Answer):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LeaseInfo(_Answer):
     """Who holds the lease: what its record says, and what is true of its process here and now.
 
@@ -127,7 +145,7 @@ class LeaseInfo(_Answer):
     generation: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LoopReport(_Answer):
     """One loop, from all sides. ``entry`` is ``None`` for an archived one."""
 
@@ -137,7 +155,7 @@ class LoopReport(_Answer):
     last_change: Change | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Overview(_Answer):
     """What is going on: loops in the registry's order, slots, the lease if held, and what the cheap part of ``check`` sees.
 
@@ -153,7 +171,7 @@ class Overview(_Answer):
     size_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ArchivedLoop(_Answer):
     """A loop that was archived. ``bytes`` counts what lies in its directory, ``tag`` is without ``refs/tags/``."""
 
@@ -168,7 +186,7 @@ class ArchivedLoop(_Answer):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Checkpoint(_Answer):
     """A named moment of a loop. ``tag`` is without ``refs/tags/`` and serves as a revision everywhere."""
 
@@ -181,7 +199,7 @@ class Checkpoint(_Answer):
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OutputPaths(_Answer):
     """Where an iteration's output goes."""
 

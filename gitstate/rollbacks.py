@@ -134,6 +134,12 @@ class Rollbacks(Archival):
         validate_known_id(loop_id)
 
         def apply(snapshot: Snapshot, now: datetime) -> Outcome:
+            if snapshot.place(loop_id) is None and snapshot.tags(loop_id):
+                raise RefusedError(
+                    f"{loop_id} was pruned, which cannot be undone",
+                    hint=f"gitstate restore {loop_id}",
+                    loop_id=loop_id,
+                )
             snapshot.find(loop_id)
             self._refuse_if_driven(snapshot, loop_id, force)
             target = self._revisions.read(self._change_to_undo(snapshot, loop_id, revision))
@@ -220,6 +226,7 @@ class Rollbacks(Archival):
 _INSTEAD = {
     "create": "gitstate archive {loop} --status aborted",
     "checkpoint": "a checkpoint changes nothing; it stays",
+    "prune": "gitstate restore {loop}",
     "transaction": "gitstate rollback {loop} --to {revision}~1",
     "repair": "gitstate show {revision}",
 }

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from gitstate.durable import Mark, mark_of
 
-_STEP = 2_000_000_000  # nanoseconds; the coarsest file systems count in two seconds
+_COARSE = 2_000_000_000  # nanoseconds; the coarsest file systems count in two seconds
+_FINE = 50_000_000  # where a time has a fraction of a second; the kernel's clock ticks at least every ten milliseconds
+_SECOND = 1_000_000_000
 
 
 class Sight:
@@ -25,11 +27,11 @@ class Sight:
     def __init__(self, base: Path, names: Iterable[str]) -> None:
         self._base = f"{base}/"
         # The file system's clock is meant here, not the one that is injected.
-        before = time.time_ns() - _STEP
+        now = time.time_ns()
         self._marks: dict[str, Mark | None] = {}
         for name in names:
             mark = self._look(name)
-            if mark is None or mark[4] < before:
+            if mark is None or mark[4] < now - (_FINE if mark[4] % _SECOND else _COARSE):
                 self._marks[name] = mark
 
     def _look(self, name: str) -> Mark | None:
@@ -62,3 +64,15 @@ class Sight:
             return None
         finally:
             os.close(descriptor)
+
+
+Known = dict[str, tuple[Sight, tuple[str, ...]]]
+_KNOWN: dict[Path, Known] = {}
+_MOST = 64  # state directories
+
+
+def known_of(base: Path) -> Known:
+    """What anybody in this process has compared in a state directory: by path, its sight, and what else must be untouched."""
+    while len(_KNOWN) >= _MOST and base not in _KNOWN:
+        _KNOWN.pop(next(iter(_KNOWN)), None)
+    return _KNOWN.setdefault(base, {})

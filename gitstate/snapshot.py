@@ -10,6 +10,7 @@ from gitstate import layout
 from gitstate.encoding import Json, Record, encode, fresh, parse
 from gitstate.errors import CorruptStateError, LoopNotFoundError
 from gitstate.fields import DERIVED_IN_ENTRY, difference, entries_of
+from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY, Place
 from gitstate.records import known_record, valid_record
 from gitstate.registry import new_registry
@@ -70,7 +71,7 @@ class Overlay:
         return self._snapshot.tree.tags(loop_id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
     """An immutable view: *tree* with *edits* (``None``: removed), new *tags*, and bytes to be taken *verbatim*."""
 
@@ -159,7 +160,11 @@ class Snapshot:
         return record
 
     def unknown(self, loop_id: str) -> LoopNotFoundError:
-        """The error for an id that no loop has, with those that look like it."""
+        """The error for an id that no loop has, with those that look like it; or that of a loop that was pruned."""
+        if is_servable(loop_id) and any(ref.startswith(layout.ARCHIVE_TAGS) for ref in self.tags(loop_id)):
+            return LoopNotFoundError(
+                f"{loop_id} was pruned: only history has it", hint=f"gitstate restore {loop_id}", loop_id=loop_id
+            )
         import difflib  # only on the way to an error
 
         known = [*self.loops(), *self.loops(ARCHIVE)]

@@ -13,3 +13,13 @@ def one_line(text: str, limit: int | None = None) -> str:
     if not (text.isascii() and text.isprintable()):
         line = re.sub(_CONTROL, lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people: ``48.2 kB``."""
+    number, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number < 1000:
+            break
+        number, unit = number / 1000, larger
+    return f"{number:.1f} {unit}" if unit != "B" else f"{count} B"

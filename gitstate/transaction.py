@@ -129,6 +129,15 @@ class Writer:
                 raise self.keeper.lost(lease) from error
             finally:
                 self._release(lease)
+                for problem in self.projection.disposal.free():
+                    self._warn(problem)
+
+    @contextmanager
+    def proven(self, lease: Lease) -> Iterator[None]:
+        """The guard, for what only the holder of the lease may do."""
+        with self.keeper.guard.hold(self._patience):
+            self.keeper.prove(lease)
+            yield
 
     def _overtaken(self, lease: Lease, error: BranchMovedError) -> LeaseLostError:
         """The head moved: under another lease, or by a commit that is not gitstate's."""
@@ -364,10 +373,7 @@ class Writer:
         with suppress(CorruptStateError):
             self.revisions.recent.tidy(self.revisions.head())
         tags.left_over(self.directory)
-        for name in self.directory.names(layout.ASIDE):
-            owner = name.partition("-")[0]
-            if not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead":
-                self.directory.remove_tree(f"{layout.ASIDE}/{name}")
+        self.projection.disposal.sweep()
         # A builder that was killed after its repository stood in place leaves the empty shell of it.
         creation.sweep(self.directory)
 

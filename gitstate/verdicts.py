@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gitstate.encoding import Record, encode, parse
 from gitstate.fields import STAMP, Merge, difference, merge_registry, merge_state, same
@@ -12,8 +11,7 @@ from gitstate.layout import REGISTRY
 from gitstate.records import describe_damage, read_record, revision_of, stamped
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """What stands where a file should be, in words."""
 
     damage: str
@@ -29,8 +27,7 @@ class Past(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """``same`` as the head; ``stale``: an older version; ``edit``: to be adopted as ``raw``, ``replaced`` naming the
     keys where it overrules the head; ``missing``; ``damaged``, with the ``damage`` in words."""
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
@@ -380,6 +381,7 @@ def test_lock_break_removes_a_lease_that_its_holder_left(run: Json, loop: str, s
         ("migrate",),
         ("rollback", "fix-tests", "--steps", "1"),
         ("undo", "fix-tests"),
+        ("prune", "--older-than", "0d"),
         ("repair",),
         ("gc",),
     ],
@@ -396,13 +398,34 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
         document = run(*words, "--dry-run", "--lock-timeout", "0")
     assert (state.revision(), state.get_loop(loop), state.load_registry()) == before
     change = document["change"]
-    if words[0] in ("archive", "restore", "reap", "rollback", "undo"):
+    if words[0] in ("archive", "restore", "reap", "rollback", "undo", "prune"):
         assert isinstance(change, dict)
         assert change["revision"] is None
         assert change["operation"] == words[0]
         assert change["fields"]
     if words[0] in ("archive", "rollback", "undo"):
         assert data(document) == change
+
+
+def test_prune_answers_with_changes_that_name_bytes(run: Json, loop: str, state: StateRepository) -> None:
+    (state.get_loop_dir(loop) / "outputs" / "001-stdout.log").write_text("x" * 5000)
+    assert data(run("prune", "--older-than", "0d")) == []  # nothing to ask about
+    state.archive_loop(loop)
+    assert data(run("prune", "--older-than", "90d", "--yes")) == []
+    (freed,) = cast("list[dict[str, object]]", data(run("prune", "--older-than", "0d", "--artifacts-only", "--yes")))
+    assert (freed["loop_ids"], freed["revision"], freed["bytes"]) == ([loop], None, 5000)
+    assert state.list_archived_loops()
+    document = run("prune", "--older-than", "0d", "--yes")
+    assert data(document) == [document["change"]]
+    assert operation(document) == "prune"
+    assert state.list_archived_loops() == []
+    assert cast("dict[str, object]", data(run("cat", loop[:4])))["loopId"] == loop
+    run("restore", loop)
+
+
+def test_prune_wants_an_age(run: Json) -> None:
+    run("prune", "--yes", code=2)
+    run("prune", "--older-than", "soon", "--yes", code=2)
 
 
 def test_a_reason_and_an_actor_are_kept_with_the_change(run: Json, loop: str, state: StateRepository) -> None:

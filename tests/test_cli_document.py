@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import gitstate
 from gitstate import StateRepository, errors
-from gitstate.cli import EXIT_CODES, MODULES, root
+from gitstate.cli import EXIT_CODES, root
 from gitstate.cli.envelope import Failure, as_json
 from gitstate.questions import Questions
 from gitstate.reading import Reads
@@ -232,7 +232,3 @@ def test_whatever_an_error_carries_becomes_json() -> None:
         "n": None,
         "3": ["x"],
     }
-
-
-def test_commands_of_later_issues_are_absent() -> None:
-    assert not {"prune"} & MODULES.keys()

@@ -293,6 +293,25 @@ def test_without_a_terminal_rollback_wants_yes(run: Run, loop: str, state: State
     assert f"rollback {LOOP} --steps 1 --force --yes" in result.stderr.splitlines()[-1]
 
 
+def test_prune_names_the_bytes_and_asks(run: Run, loop: str, state: StateRepository) -> None:
+    (state.get_loop_dir(LOOP) / "outputs" / "001-stdout.log").write_text("x" * 5000)
+    state.archive_loop(LOOP)
+    before = state.revision()
+    words = ("prune", "--older-than", "0s", "--artifacts-only")
+    result = run(*words)
+    assert (result.exit_code, state.revision()) == (8, before)
+    assert "frees 5.0 kB of artifacts\n1 archived loop, 5000 bytes (5.0 kB) to free\n" in result.stderr
+    assert "prune --older-than 0s --artifacts-only --yes" in result.stderr.splitlines()[-1]
+    code, shown = terminal(state.project_root, *words, typed=b"n\n", NO_COLOR="1")
+    assert (code, shown.count("[y/N]")) == (8, 1)
+    assert (state.archive_dir / LOOP / "outputs").exists()
+    code, shown = terminal(state.project_root, *words, typed=b"y\n", NO_COLOR="1")
+    assert (code, os.listdir(state.archive_dir / LOOP)) == (0, ["session-state.json"])
+    assert "1 archived loop, 5000 bytes (5.0 kB) freed" in shown
+    assert run("prune", "--older-than", "0s", "--yes").stdout.startswith((state.revision() or "")[:7])
+    assert run("prune", "--older-than", "0s").stdout == "nothing to prune\n"
+
+
 def test_the_command_to_repeat_can_be_pasted(run: Run, loop: str, state: StateRepository) -> None:
     state.update_loop(LOOP, {"status": "paused", "note": 1})
     hint = run("rollback", "--steps", "1", "-m", "it's bad", "--", LOOP).stderr.splitlines()[-1]

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gitstate.cli.fields import field_lines
-from gitstate.cli.page import Page, cells, cut, duration, moment_of, size
+from gitstate.cli.page import Page, cells, cut, duration, moment_of
 from gitstate.results import FieldChange
+from gitstate.text import size
 
 NOW = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 

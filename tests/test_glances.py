@@ -19,7 +19,8 @@ LOOP = "fix"
 @pytest.fixture(autouse=True)
 def _old_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written a moment ago counts as written long ago: no test waits for that."""
-    monkeypatch.setattr(sight, "_STEP", -60_000_000_000)
+    monkeypatch.setattr(sight, "_FINE", -60_000_000_000)
+    monkeypatch.setattr(sight, "_COARSE", -60_000_000_000)
 
 
 @pytest.fixture
@@ -95,9 +96,25 @@ def test_a_stale_file_is_not_served_because_it_was_known_once(state: StateReposi
 def test_what_was_written_a_moment_ago_is_compared_each_time(
     state: StateRepository, loop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sight, "_STEP", 3600_000_000_000)
+    monkeypatch.setattr(sight, "_FINE", 3600_000_000_000)
     state.update_loop(LOOP, {"status": "paused"})
     state.get_loop(LOOP)
     seen = compared(monkeypatch)
     state.get_loop(LOOP)
     assert len(seen) == 1
+
+
+def test_a_file_systems_times_are_trusted_after_one_of_its_steps(
+    state: StateRepository, loop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time without a fraction of a second is taken for one of a file system that counts in whole ones."""
+    monkeypatch.setattr(sight, "_FINE", 3600_000_000_000)
+    assert not sight.Sight(state.base_dir, ["registry.json"]).is_untouched(["registry.json"])
+    look = sight.Sight._look
+    monkeypatch.setattr(
+        sight.Sight, "_look", lambda self, name: (mark := look(self, name)) and (*mark[:4], mark[4] // 10**9 * 10**9)
+    )
+    name = str(loop.relative_to(state.base_dir))
+    assert sight.Sight(state.base_dir, [name]).is_untouched([name])
+    monkeypatch.setattr(sight, "_COARSE", 3600_000_000_000)
+    assert not sight.Sight(state.base_dir, [name]).is_untouched([name])

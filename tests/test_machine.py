@@ -13,6 +13,7 @@ import shutil
 import signal
 import tempfile
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.some_in("archive"))
     @rule(which=some.integers(0, 9))
     def restore(self, which: int) -> None:
-        name = self.pick(which, "archive")
+        self.restored(self.pick(which, "archive"))
+
+    def restored(self, name: str) -> None:
         loop = self.loops[name]
         self.state.restore_loop(name)
         if loop["status"] == "completed":
@@ -150,6 +153,20 @@ class Machine(RuleBasedStateMachine):
         else:
             self.aborted -= 1
         loop["place"], loop["status"], loop["past"] = "loops", "paused", []
+
+    @rule()
+    def prune(self) -> None:
+        pruned = {change.loop_id for change in self.state.prune_archives(older_than=timedelta(0))}
+        assert pruned == {name for name, loop in self.loops.items() if loop["place"] == "archive"}
+        for name in pruned:
+            self.loops[str(name)]["place"] = "pruned"
+
+    @precondition(lambda self: self.some_in("pruned"))
+    @rule(which=some.integers(0, 9))
+    def restore_pruned(self, which: int) -> None:
+        name = self.pick(which, "pruned")
+        self.loops[name]["place"] = "archive"
+        self.restored(name)
 
     @precondition(lambda self: self.some_in("loops"))
     @rule(which=some.integers(0, 9))
@@ -215,7 +232,11 @@ class Machine(RuleBasedStateMachine):
         self.clock.advance(hours=hours, seconds=1)
 
     @precondition(lambda self: self.some_in("loops"))
-    @rule(which=some.integers(0, 9), step=some.integers(1, 60), what=some.sampled_from(["update", "create", "archive"]))
+    @rule(
+        which=some.integers(0, 9),
+        step=some.integers(1, 60),
+        what=some.sampled_from(["update", "create", "archive", "prune"]),
+    )
     def crash(self, which: int, step: int, what: str) -> None:
         """Another process is killed in the middle of an operation; ours goes on without help."""
         name = self.pick(which)
@@ -226,13 +247,7 @@ class Machine(RuleBasedStateMachine):
             try:
                 warnings.simplefilter("ignore")
                 Steps().send(signal.SIGKILL, step)
-                with StateRepository(self.project, actor="user:bob", clock=self.clock) as theirs:
-                    if what == "update":
-                        theirs.update_loop(name, {"note": f"crashed {self.made}"})
-                    elif what == "create":
-                        theirs.create_loop("reach the end", "npm test", loop_id=new, pid=None)
-                    else:
-                        theirs.archive_loop(name)
+                self.begin_elsewhere(what, name, new)
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
@@ -247,10 +262,26 @@ class Machine(RuleBasedStateMachine):
             loop["fields"]["note"], loop["past"] = f"crashed {self.made}", []
         elif what == "create":
             self.did_create(new)
+        elif what == "prune":  # of several, each for itself
+            left = {archived.loop_id for archived in self.state.list_archived_loops()}
+            for name, loop in self.loops.items():
+                if loop["place"] == "archive" and name not in left:
+                    loop["place"] = "pruned"
         else:
             loop["place"], loop["past"] = "archive", []
             self.completed += loop["status"] == "completed"
             self.aborted += loop["status"] != "completed"
+
+    def begin_elsewhere(self, what: str, name: str, new: str) -> None:
+        with StateRepository(self.project, actor="user:bob", clock=self.clock) as theirs:
+            if what == "update":
+                theirs.update_loop(name, {"note": f"crashed {self.made}"})
+            elif what == "create":
+                theirs.create_loop("reach the end", "npm test", loop_id=new, pid=None)
+            elif what == "prune":
+                theirs.prune_archives(older_than=timedelta(0))
+            else:
+                theirs.archive_loop(name)
 
     def settled(self) -> str | None:
         self.state.init()
@@ -266,7 +297,7 @@ class Machine(RuleBasedStateMachine):
         assert (registry["total_active"], registry["max_concurrent_loops"]) == (len(active), self.limit)
         assert (registry["total_completed"], registry["total_aborted"]) == (self.completed, self.aborted)
         archived = {loop.loop_id for loop in self.state.list_archived_loops()}
-        assert archived == set(self.loops) - active
+        assert archived == {name for name, loop in self.loops.items() if loop["place"] == "archive"}
         assert {(point.loop_id, point.name) for point in self.state.list_checkpoints()} == self.checkpoints
         for entry in registry["active_loops"]:
             assert entry["status"] == self.loops[entry["loop_id"]]["status"]

@@ -12,7 +12,6 @@ import click
 
 from gitstate.cli.answer import Answer, Answered
 from gitstate.cli.command import EVERYWHERE, SOMEWHERE, Family, help_of
-from gitstate.cli.envelope import Failure
 from gitstate.cli.invocation import Invocation
 from gitstate.cli.voice import Voice
 from gitstate.errors import GitStateWarning
@@ -36,6 +35,7 @@ SECTIONS: Final = {
         "checkpoint": "changes",
         "reap": "archives",
         "migrate": "archives",
+        "prune": "archives",
         "limit": "loops",
         "path": "loops",
     },
@@ -111,6 +111,8 @@ class Root(Family):
                 answer = self._answer(call, prog_name or "gitstate", complete_var, extra)
                 code = voice.say(answer)
             except (Exception, KeyboardInterrupt) as error:
+                from gitstate.cli.envelope import Failure  # what goes well needs none
+
                 code = voice.complain(Failure.of(error))
         sys.exit(code)
 

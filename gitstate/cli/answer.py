@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gitstate.cli.page import Page
@@ -12,25 +11,40 @@ if TYPE_CHECKING:
     from gitstate.results import Change
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A result: ``data`` for ``--json``, ``lines`` for people, ``quiet`` for ``-q`` (ids or revisions).
 
     An examination also says what was ``looked_at``, and how many of it (``None``: it is not counted).
     """
 
-    data: object
-    lines: Callable[[Page], Iterable[str]]
-    quiet: Callable[[], Iterable[str]]
-    exit_code: int = 0
-    looked_at: Mapping[str, int | None] | None = None
+    def __init__(
+        self,
+        *,
+        data: object,
+        lines: Callable[[Page], Iterable[str]],
+        quiet: Callable[[], Iterable[str]],
+        exit_code: int = 0,
+        looked_at: Mapping[str, int | None] | None = None,
+    ) -> None:
+        self.data, self.lines, self.quiet = data, lines, quiet
+        self.exit_code, self.looked_at = exit_code, looked_at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Answer):
     """The answer of a command that changes something; ``change`` is ``None`` when nothing had to change."""
 
-    change: Change | None
+    def __init__(
+        self,
+        *,
+        data: object,
+        change: Change | None,
+        lines: Callable[[Page], Iterable[str]],
+        quiet: Callable[[], Iterable[str]],
+        exit_code: int = 0,
+        looked_at: Mapping[str, int | None] | None = None,
+    ) -> None:
+        super().__init__(data=data, lines=lines, quiet=quiet, exit_code=exit_code, looked_at=looked_at)
+        self.change = change
 
 
 class Answered(Exception):  # noqa: N818  # not an error

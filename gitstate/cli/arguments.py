@@ -18,9 +18,9 @@ from gitstate.fields import assign, lookup
 
 # --- revisions and times ---------------------------------------------------------------------------------------------
 
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:?\d\d.*")
-_SPAN = re.compile(r"(\d{1,4})(s|min|h|d|w)")
+_DAY = r"\d{4}-\d\d-\d\d"
+_MOMENT = r"\d{4}-\d\d-\d\d[T ]\d\d:?\d\d.*"
+_SPAN = r"(\d{1,4})(s|min|h|d|w)"
 _UNITS: Final = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -34,13 +34,13 @@ def time_in(text: str, *, end_of_day: bool) -> datetime | None:
         return now
     if text == "yesterday":
         return now - timedelta(days=1)
-    if span := _SPAN.fullmatch(text):
+    if span := re.fullmatch(_SPAN, text):
         return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
-    if not (_DAY.fullmatch(text) or _MOMENT.fullmatch(text)):
+    if not (re.fullmatch(_DAY, text) or re.fullmatch(_MOMENT, text)):
         return None
     try:
         moment = datetime.fromisoformat(text)
-        if _DAY.fullmatch(text) and end_of_day:
+        if re.fullmatch(_DAY, text) and end_of_day:
             moment += timedelta(days=1, microseconds=-1)
         return moment.astimezone()
     except (ValueError, OverflowError):
@@ -55,6 +55,14 @@ def revision(text: str) -> str | datetime:
 def beginning(text: str) -> str | datetime:
     """REV as the beginning of a period: a day alone is its first moment."""
     return time_in(text, end_of_day=False) or text
+
+
+def span(text: str) -> timedelta:
+    """AGE: ``90d``, ``12h``, ``2w``."""
+    found = re.fullmatch(_SPAN, text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no length of time such as 90d, 12h or 2w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ _LONG: Final = 60  # what is longer gets lines of its own
 # Every change sets these; a change that sets nothing else is none.
 _CLOCKWORK: Final = ("/lastUpdate", "/updated_at")
 # A text that reads like something else is shown in quotes.
-_NOT_TEXT: Final = re.compile(r"|-?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|null|[\[{\"].*|\s.*|.*\s", re.DOTALL)
+_NOT_TEXT: Final = r"(?s)|-?\d+(\.\d+)?([eE][-+]?\d+)?|true|false|null|[\[{\"].*|\s.*|.*\s"
 
 
 def field_lines(page: Page, changes: Iterable[FieldChange], *, indent: str = "") -> Iterator[str]:
@@ -58,7 +58,7 @@ def _inline(change: FieldChange, arrow: str) -> str | None:
 
 
 def _compact(value: object) -> str:
-    if isinstance(value, str) and not _NOT_TEXT.fullmatch(value):
+    if isinstance(value, str) and not re.fullmatch(_NOT_TEXT, value):
         return one_line(value)
     return " ".join(line.strip() for line in _json_lines(value))
 

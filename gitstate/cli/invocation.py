@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -29,12 +27,9 @@ LOOP_VARIABLES: Final = ("GITSTATE_LOOP", "RALPH_LOOP_ID")
 ACTOR_VARIABLE: Final = "GITSTATE_ACTOR"
 
 
-@dataclass
 class Invocation:
     """What was asked for around the command itself. ``given`` holds what stood before it: name and spelling."""
 
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     directory: Path | None = None
     as_json: bool = False
     lock_timeout: float | None = None
@@ -43,7 +38,11 @@ class Invocation:
     quiet: bool = False
     yes: bool = False
     dry_run: bool = False
-    given: dict[str, str] = field(default_factory=dict)
+
+    def __init__(self, arguments: tuple[str, ...] = ()) -> None:
+        self.arguments = arguments
+        self.environment: Mapping[str, str] = os.environ
+        self.given: dict[str, str] = {}
 
     @cached_property
     def state(self) -> StateRepository:
@@ -148,6 +147,8 @@ class Invocation:
 
     def repeated(self) -> str:
         """The command line that was given, with ``--yes``."""
+        import shlex  # few need it
+
         where = len(self.options())
         return shlex.join(["gitstate", *self.arguments[:where], "--yes", *self.arguments[where:]])
 

@@ -46,8 +46,9 @@ def told(
     quiet: list[str] | None = None,
     fields: bool = False,
     otherwise: str = "nothing to change",
+    lines: render.Lines | None = None,
 ) -> Outcome:
-    """The outcome that *changes* are, or would be.
+    """The outcome that *changes* are, or would be; *lines* where they are not told as others are.
 
     ``-q`` prints *quiet*, or the revision at which things are as they were asked for: also when they were before.
     """
@@ -61,6 +62,6 @@ def told(
     return Outcome(
         data=data,
         change=changes[-1] if changes else None,
-        lines=render.outcome(changes, planned=call.dry_run, fields=fields, otherwise=otherwise),
+        lines=lines or render.outcome(changes, planned=call.dry_run, fields=fields, otherwise=otherwise),
         quiet=found,
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from gitstate.cli import render
-from gitstate.cli.page import Page, cells, size
+from gitstate.cli.page import Page, cells
 from gitstate.records import RegistryEntry
-from gitstate.text import one_line
+from gitstate.text import one_line, size
 
 if TYPE_CHECKING:
     from gitstate.results import LoopReport, Overview

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 import click
 
@@ -34,8 +32,7 @@ _STEPS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Where lines go. ``width`` is ``None`` off a terminal: nothing is cut or wrapped there."""
 
     width: int | None
@@ -152,16 +149,6 @@ def duration(seconds: float) -> str:
     raise AssertionError("years have no limit")
 
 
-def size(count: int) -> str:
-    """A number of bytes for people: ``48.2 kB``."""
-    number, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if number < 1000:
-            break
-        number, unit = number / 1000, larger
-    return f"{number:.1f} {unit}" if unit != "B" else f"{count} B"
-
-
 # --- terminal cells --------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +158,8 @@ def cells(text: str) -> int:
 
 
 def _cells(character: str) -> int:
+    import unicodedata  # few need it
+
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from gitstate.cli.fields import field_lines
-from gitstate.cli.page import Page, size
+from gitstate.cli.page import Page
 from gitstate.records import RegistryEntry
-from gitstate.text import one_line
+from gitstate.text import one_line, size
 
 if TYPE_CHECKING:
-    from gitstate.results import ArchivedLoop, Change, Checkpoint, Finding, GarbageReport, LeaseInfo
+    from gitstate.results import ArchivedLoop, Change, Checkpoint, FieldChange, Finding, GarbageReport, LeaseInfo
 
 Lines = Callable[[Page], Iterable[str]]
 
@@ -105,6 +104,13 @@ def heading(page: Page, *names: str) -> list[str]:
 # --- changes ---------------------------------------------------------------------------------------------------------
 
 
+def field_lines(page: Page, changes: Iterable[FieldChange], *, indent: str = "") -> Iterator[str]:
+    """What changed, field by field."""
+    from gitstate.cli import fields  # what shows none does without
+
+    return fields.field_lines(page, changes, indent=indent)
+
+
 def log(changes: Iterable[Change], *, fields: bool) -> Lines:
     """Changes, a line each; with *fields* what they changed below it."""
 
@@ -169,6 +175,23 @@ def outcome(
             yield f"{mark} {one_line(made.summary)}"
             if planned or fields:
                 yield from field_lines(page, made.fields, indent="  ")
+
+    return lines
+
+
+def pruned(changes: Sequence[Change], *, planned: bool) -> Lines:
+    """What pruning freed, or would: a line per loop, and the sum."""
+
+    def lines(page: Page) -> Iterator[str]:
+        if not changes:
+            yield "nothing to prune"
+            return
+        for made in changes:
+            mark = page.paint("would", "cyan") if planned else page.paint(short(made.revision), "yellow")
+            yield f"{mark} {one_line(made.summary)}"
+        freed = sum(made.bytes or 0 for made in changes)
+        loops = _counted(len(changes), "archived loops")
+        yield f"{loops}, {freed} bytes{f' ({size(freed)})' if freed >= 1000 else ''} {'to free' if planned else 'freed'}"
 
     return lines
 

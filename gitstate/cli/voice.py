@@ -7,13 +7,16 @@ import re
 import sys
 import warnings
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from gitstate.cli.answer import Answer
-from gitstate.cli.envelope import Failure, Notice, answer_document, error_document
 from gitstate.cli.invocation import Invocation
 from gitstate.cli.page import Page
 from gitstate.errors import GitStateWarning
 from gitstate.text import one_line
+
+if TYPE_CHECKING:
+    from gitstate.cli.envelope import Failure, Notice
 
 
 class Voice:
@@ -33,6 +36,8 @@ class Voice:
         """Print *answer*; the exit code. Whoever reads may stop reading at any time."""
         try:
             if self._call.as_json:
+                from gitstate.cli.envelope import answer_document
+
                 # Whole before its first byte leaves: what fails on the way makes an error document, not half a one.
                 self._document(answer_document(answer, self._notices))
             else:
@@ -49,6 +54,8 @@ class Voice:
         """Print *failure*; the exit code."""
         try:
             if self._call.as_json:
+                from gitstate.cli.envelope import error_document
+
                 self._document(error_document(failure, self._notices()))
                 return failure.exit_code
             sys.stdout.flush()
@@ -84,7 +91,7 @@ class Voice:
             for item in self._caught
             if issubclass(item.category, GitStateWarning)
         }
-        return [Notice(code=code, message=message) for code, message in ours]
+        return [{"code": code, "message": message} for code, message in ours]
 
 
 def _code(category: type[Warning]) -> str:

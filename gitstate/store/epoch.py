@@ -5,12 +5,12 @@ Every read begins with this question, so it is answered without what the journal
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from contextlib import closing
 
 from gitstate import process
+from gitstate.digest import sha1
 from gitstate.durable import Directory, NotAFileError
 from gitstate.layout import JOURNAL
 
@@ -22,7 +22,7 @@ _NO_BOOT = b"\0" * 8
 def this_boot() -> bytes:
     """What tells this boot from others; zeros where boots cannot be told apart."""
     boot = process.boot_id()
-    return _NO_BOOT if boot is None else hashlib.sha1(boot.encode(), usedforsecurity=False).digest()[:8]
+    return _NO_BOOT if boot is None else sha1(boot.encode())[:8]
 
 
 def is_of_this_boot(boot: bytes) -> bool:

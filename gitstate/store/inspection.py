@@ -30,7 +30,7 @@ _FOREIGN = ("commondir", "objects/info/alternates", "objects/info/http-alternate
 # What is a file, and what is a directory; anything else there is in the way.
 _FILES = (
     "HEAD", "config", "index", "packed-refs", "info/exclude", "logs/refs/heads/main", "gitstate/guard", "gitstate/turn",
-    "gitstate/generation", "gitstate/projected", "gitstate/journal",
+    "gitstate/generation", "gitstate/projected", "gitstate/pruning", "gitstate/journal",
 )  # fmt: skip
 _DIRECTORIES = (
     "gitstate/quarantine", "gitstate/aside", "info", "logs", "logs/refs", "logs/refs/heads", "objects/info",

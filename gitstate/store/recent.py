@@ -26,7 +26,7 @@ _SHORTEST = 100  # bytes of an object of which a difference is worth looking for
 _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not written again and again
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Prepared:
     """A publication that is ready to be made, the first of an epoch or another: its pack and index lie aside."""
 
@@ -47,7 +47,7 @@ class Known(NamedTuple):
     depths: Mapping[str, int]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Recent:
     """What is recent in one repository."""
 

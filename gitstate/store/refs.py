@@ -136,6 +136,12 @@ class Refs:
         archives = [ref for ref in self.below(exact) if re.fullmatch(r"(?:\.[0-9]+)?", ref[len(exact) :])]
         return [*archives, *self.below(f"{CHECKPOINT_TAGS}{loop_id}/")]
 
+    def archived_ids(self) -> list[str]:
+        """The loops that were ever archived, by their tags."""
+        refs = {*self.packed(), *self.loose_names(ARCHIVE_TAGS.rstrip("/"))}
+        names = (ref.removeprefix(ARCHIVE_TAGS) for ref in refs if ref.startswith(ARCHIVE_TAGS))
+        return sorted({re.sub(r"\.[0-9]+\Z", "", name) for name in names})
+
     def symbolic_head(self) -> str | None:
         """The ref that ``HEAD`` names, ``None`` when it is detached.
 
@@ -287,7 +293,7 @@ class Refs:
             raw = self.directory.read(f".git/logs/{BRANCH}") or b""
         except NotAFileError:
             return []
-        matches = (_MOVE.match(line) for line in raw.split(b"\n"))
+        matches = (re.match(_MOVE, line) for line in raw.split(b"\n"))
         return [Move(m[1].decode(), m[2].decode(), m[3].decode("utf-8", "replace")) for m in matches if m]
 
     def forget_moves(self, log: str, is_there: Callable[[str], bool]) -> bool:
@@ -300,7 +306,7 @@ class Refs:
         kept = [
             line
             for line in lines
-            if (match := _MOVE.match(line.rstrip(b"\n"))) is None
+            if (match := re.match(_MOVE, line.rstrip(b"\n"))) is None
             or all(name == ZERO or is_there(name) for name in (match[1].decode(), match[2].decode()))
         ]
         if len(kept) == len(lines):
@@ -329,7 +335,7 @@ class Refs:
                 lines = file.read(8192).split(b"\n")
         except (NotAFileError, OSError):
             return None
-        matches = (_MOVE.match(line) for line in reversed(lines))
+        matches = (re.match(_MOVE, line) for line in reversed(lines))
         return next((match[2].decode() for match in matches if match), None)
 
 
@@ -337,10 +343,10 @@ class BranchMovedError(StorageError):
     """The branch is not where it was expected. Facts: ``actual``."""
 
 
-_MOVE = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) [^\t]*(?:\t(.*))?\Z")
-_PACKED = re.compile(rb"([0-9a-f]{40}) (refs/[!-~]+)\Z")
-_HEADER = re.compile(rb"# pack-refs with:(?: [a-z-]+)* ?\Z")  # nothing more: with its end lost it would hide a ref
-_PEELED = re.compile(rb"\^([0-9a-f]{40})\Z")
+_MOVE = rb"([0-9a-f]{40}) ([0-9a-f]{40}) [^\t]*(?:\t(.*))?\Z"
+_PACKED = rb"([0-9a-f]{40}) (refs/[!-~]+)\Z"
+_HEADER = rb"# pack-refs with:(?: [a-z-]+)* ?\Z"  # nothing more: with its end lost it would hide a ref
+_PEELED = rb"\^([0-9a-f]{40})\Z"
 
 
 def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[int]]:
@@ -349,12 +355,12 @@ def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[in
     wrong = []
     *lines, rest = raw.split(b"\n")
     for number, line in enumerate(lines, 1):
-        ref, peeled = _PACKED.match(line), _PEELED.match(line)
+        ref, peeled = re.match(_PACKED, line), re.match(_PEELED, line)
         if ref:
             found.append((ref[2].decode(), ref[1].decode(), None))
         elif peeled and found and found[-1][2] is None:
             found[-1] = (*found[-1][:2], peeled[1].decode())
-        elif number > 1 or not _HEADER.match(line):  # git takes no other line, not even a comment
+        elif number > 1 or not re.match(_HEADER, line):  # git takes no other line, not even a comment
             wrong.append(number)
     if rest or not raw:
         wrong.append(len(lines) + 1)  # cut short: what looks like a name may be the beginning of one

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from typing import NamedTuple
 
 from dulwich.objects import Commit, ObjectID, Tag
 
@@ -27,8 +27,7 @@ _CATCH_UP = 256  # commits that are noted late, so that no mutation takes long
 _FAR = 10_000  # commits that are walked to see whether one came after another
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """A commit. Times are aware, UTC; ``author`` is the name alone."""
 
     id: str

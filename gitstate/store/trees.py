@@ -107,7 +107,7 @@ def _parsed_tree(tree_id: str, raw: bytes) -> Mapping[bytes, tuple[int, str]]:
         raise unreadable(tree_id, error) from None
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Made:
     """Objects made and not written yet, by id; ``bases`` has what a file or directory was before, where it was one."""
 

@@ -159,8 +159,8 @@ MUTANTS = (
     ),
     Mutant(
         "temporary files that a kill left stay",
-        "transaction.py",
-        'self.directory.remove_tree(f"{layout.ASIDE}/{name}")',
+        "disposal.py",
+        'self._remove(f"{layout.ASIDE}/{name}")',
         "pass",
         _only(_KILL, "any_system_call and update and not first"),
         r'/aside>, "[0-9]+-',
@@ -200,6 +200,20 @@ MUTANTS = (
         "elif place.area == LOOPS and not self.directory.is_directory(place.directory):",
         _only(_KILL, "any_system_call and create"),
         r'mkdirat.*"(prompts|outputs|analysis)"',
+    ),
+    Mutant(
+        "what is left of a pruned loop counts as a new one",
+        "reconcile.py",
+        "elif isinstance(found, bytes) and is_held(found, FileHistory(revisions, place.path, head, elsewhere=True)):",
+        "elif False:",
+        _only(_KILL, "prune"),
+    ),
+    Mutant(
+        "a pruning that was interrupted is not finished",
+        "pruning.py",
+        "            self._writer.projection.disposal.ask(loop_id)\n",
+        "",
+        _only(_KILL, "prune"),
     ),
     # What an error leads to
     Mutant(

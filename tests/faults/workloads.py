@@ -188,6 +188,7 @@ OPERATIONS: dict[str, Operation] = {
     "update": Operation(furnished, lambda state: state.update_loop("alpha", {"status": "running", "note": "é"})),
     "archive": Operation(furnished, lambda state: state.archive_loop("beta", status="aborted")),
     "restore": Operation(furnished, lambda state: state.restore_loop("gamma")),
+    "prune": Operation(furnished, lambda state: state.prune_archives(older_than=timedelta(minutes=5))),
     "rollback": Operation(furnished, lambda state: state.rollback("alpha", steps=2)),
     "undo": Operation(furnished, lambda state: state.undo("alpha")),
     "adopt": Operation(edited, lambda state: state.init()),
@@ -216,7 +217,7 @@ FURNISHED = tuple(name for name, operation in OPERATIONS.items() if operation.st
 
 _EXCLUDED = {
     ("archive", "checkpoint"), ("archive", "transaction"), ("transaction", "archive"), ("transaction", "checkpoint"),
-    ("transaction", "undo"),
+    ("transaction", "undo"), ("restore", "prune"),
 }  # fmt: skip
 REPEATABLE = ("update", "iterate")  # the second time nothing has to change
 
