@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from wrapping import blob, blob_id, files, git, objects, overwrite, packs, repack, write_pack
+from wrapping import blob, blob_id, files, git, loosen, objects, overwrite, packs, repack, write_pack
 
 import gitstate
 import gitstate.durable
@@ -35,6 +35,7 @@ def worn(state: StateRepository) -> StateRepository:
         repack(state)
     state.checkpoint("fix", "loose")
     state.archive_loop("other")
+    loosen(state)
     return state
 
 
