@@ -251,6 +251,13 @@ def change_a_body_and_the_seal(pack: Path, index: Path) -> None:
     overwrite(index, listed + hashlib.sha1(listed).digest())
 
 
+def change_the_seal(pack: Path, index: Path) -> None:
+    """Every entry is what the index says, and only the checksum of the whole is another."""
+    overwrite(pack, pack.read_bytes()[:-20] + b"x" * 20)
+    listed = index.read_bytes()[:-40] + b"x" * 20
+    overwrite(index, listed + hashlib.sha1(listed).digest())
+
+
 def leave_an_entry_out(pack: Path, index: Path) -> None:
     """An index that holds together, and does not name one of the entries."""
     found = packindex.PackIndex(packindex.Pieces(index.read_bytes()))
@@ -265,9 +272,19 @@ def leave_an_entry_out(pack: Path, index: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [flip_a_body, cut_short, flip_in_the_index, change_a_body_and_the_seal, leave_an_entry_out]
+    ("damage", "words"),
+    [
+        (flip_a_body, "not what its index says"),
+        (cut_short, "the index belongs to another pack"),
+        (flip_in_the_index, "its index does not check"),
+        (change_a_body_and_the_seal, "not what its index says"),
+        (change_the_seal, "its checksum is another"),
+        (leave_an_entry_out, "its index does not name every entry"),
+    ],
 )
-def test_a_damaged_pack_is_told_of_and_left_as_it_is(tmp_path: Path, damage: Callable[[Path, Path], None]) -> None:
+def test_a_damaged_pack_is_told_of_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[Path, Path], None], words: str
+) -> None:
     with gitstate.open(tmp_path) as state:
         history(state)
         bad, *good = packs(state)
@@ -275,6 +292,7 @@ def test_a_damaged_pack_is_told_of_and_left_as_it_is(tmp_path: Path, damage: Cal
         before = files(state)
         joined = join(directory_of(state), packs(state))
         assert list(joined.damage) == [bad]
+        assert joined.damage[bad].endswith(words)
         assert packs(state) == sorted([bad, str(joined.name)])
         after = files(state)
         assert {name: after[name] for name in after if bad in name} == {n: before[n] for n in before if bad in n}

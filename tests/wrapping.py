@@ -59,8 +59,21 @@ def git(state: StateRepository, *words: str) -> str:
 
 
 def repack(state: StateRepository, *, by_offset: bool = True) -> None:
-    """Let git put what is loose into a pack, with deltas that name their bases by offset or by id."""
+    """Let git put what it has not packed into a pack, with deltas that name their bases by offset or by id."""
+    loosen(state)
     git(state, "-c", f"repack.useDeltaBaseOffset={str(by_offset).lower()}", "repack", "-d", "-q")
+
+
+def loosen(state: StateRepository) -> None:
+    """Let the objects of gitstate's own packs lie by themselves; the next mutation begins a pack of its own."""
+    for name in packs(state):
+        pack = state.base_dir / PACKS / f"{name}.pack"
+        raw = pack.read_bytes()
+        if name != f"pack-{raw[-20:].hex()}":  # git names a pack by its checksum
+            pack.unlink()
+            pack.with_suffix(".idx").unlink()
+            subprocess.run(["git", "unpack-objects", "-q"], cwd=state.base_dir, input=raw, check=True)
+    (state.base_dir / layout.JOURNAL).unlink(missing_ok=True)
 
 
 def packs(state: StateRepository) -> list[str]:

@@ -199,8 +199,9 @@ class Objects:
             with self._reading:
                 number, raw = self._packs.get_raw(path[len(PACKS) + 1 : -5], bytes.fromhex(object_id))
         except Exception as error:  # dulwich meets damage with many types
-            if self.directory.status(path) is None and self._read_packed(object_id) is not None:
-                return  # its pack was joined with others meanwhile
+            if self.directory.status(path) is None:  # its pack was joined with others meanwhile
+                self._read_anywhere(object_id)
+                return
             raise damaged(object_id, f"unreadable ({error or type(error).__name__})", path) from None
         if Stored(KINDS.get(number, b"?"), raw).id != object_id:
             raise damaged(object_id, "not what its name says", path)

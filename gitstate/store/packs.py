@@ -269,8 +269,6 @@ class Packs:
         """Every object id that begins with *prefix*, with the name of a pack that has it, as their indexes say."""
         self.look_again()
         for name in list(self._names):
-            if self.directory.status(f"{PACKS}/{name}.pack") is None:
-                continue  # an index alone has nothing
             with suppress(PackDamagedError, NotAFileError):  # a damaged index is found by its own checksum
                 for object_id in self._opened(name).index.ids(prefix):
                     yield object_id, name

@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import socket
-import subprocess
 import tarfile
 import time
 import traceback
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from wrapping import git, loosen, repack
 
 import gitstate
 import gitstate.durable
@@ -99,15 +100,12 @@ def worn(root: Path) -> None:
     """With packs of git's, deltas among them, loose objects, and tags that are packed and loose."""
     furnished(root)
     state = opened(root, 4)
-    _git(state, "pack-refs", "--all")
+    git(state, "pack-refs", "--all")
     for number in range(2):
-        _git(state, "repack", "-d", "-q")
+        repack(state)
         state.record_iteration("alpha", {"number": 5 + number, "status": "ok", "learnings": ["Much the same. " * 40]})
+    loosen(state)
     state.checkpoint("alpha", "second")
-
-
-def _git(state: gitstate.StateRepository, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=state.base_dir, check=True, capture_output=True)
 
 
 def edited(root: Path) -> None:
