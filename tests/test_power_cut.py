@@ -18,7 +18,7 @@ import pytest
 from faults import strace
 from faults.bench import PERFORM, Bench, aimed, draw, found, judged, times
 from faults.explorer import Explorer, State
-from faults.recording import Recording, record
+from faults.recording import Call, Place, Recording, record
 from faults.workloads import OPERATIONS, REPEATABLE, sequences
 
 pytestmark = pytest.mark.skipif(strace.why_not() is not None, reason=f"needs strace: {strace.why_not()}")
@@ -62,6 +62,36 @@ def test_a_power_cut_after_a_kill_keeps_what_came_between(
         kills = aimed(kills, lambda state: _text(explorer, state))
         for kill in drawn.sample(kills, min(len(kills), 8 if full else times(2))):
             _after_kill(bench, explorer, recording, kill, 30 if full else times(4), drawn, record_property)
+
+
+@pytest.mark.parametrize(
+    ("names", "made"),
+    [
+        (["update"], [f"objects/{number:02x}" for number in range(256)]),
+        (["checkpoint", "update"], ["refs/tags/checkpoint/beta"]),
+    ],
+)
+def test_a_directory_that_somebody_made_and_did_not_sync_is_made_durable_by_whoever_uses_it(
+    names: list[str], made: list[str], seed: int, record_property: Record
+) -> None:
+    with Bench(names, patches=[BOOT]) as bench:
+        git = f"{bench.start.name}/.aiwg/ralph-external/.git"
+        places = [name for name in made if not (bench.scratch / git / name).exists()]
+        inside = git.partition("/")[2]
+        killed = Recording([Call("mkdir", place=Place(None, f"{inside}/{name}"), text=name) for name in places])
+        before = Explorer(bench.start, killed)
+        source = bench.scratch / "killed"
+        before.materialise(State("kill", len(places), 0), source)
+        explorer = Explorer(bench.start, killed + _recorded(bench, names, source))
+        last = [state for state in explorer.states() if state.acknowledged == len(names) and state.model == "posix"]
+        chosen = _distinct(explorer, draw(last, 400, seed))[:60]
+        wrong = found(
+            f"{state.words}: {words}"
+            for state, verdict in judged(bench, explorer, chosen, bench.expected)
+            for words in verdict
+        )
+    record_property("figures", f"power cut, {names[0]} in directories never synced: {len(chosen)}, {len(wrong)} wrong")
+    assert wrong == [], "\n".join(wrong)
 
 
 def test_an_artifact_that_is_moved_has_a_name_at_every_moment(full: bool, seed: int, record_property: Record) -> None:

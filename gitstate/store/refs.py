@@ -183,8 +183,8 @@ class Refs:
         if self.read(ref) is not None:
             return False
         parent = f".git/{ref}".rpartition("/")[0]
-        if not self.directory.is_directory(parent):
-            self.directory.make(parent, durable=True)
+        self.directory.make(parent)
+        self.directory.sync_way(parent, below=".git/refs/tags")  # whoever made it may have been killed before that
         return self.directory.write_new(f".git/{ref}", f"{object_id}\n".encode())
 
     def reinstate(self, new: str) -> None:

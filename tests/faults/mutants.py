@@ -56,15 +56,18 @@ MUTANTS = (
         r'without renameat.*"[0-9a-f]{38}"',
     ),
     Mutant(
-        "the entries of new directories of objects are not synced",
+        "the entries of directories of objects are not synced",
         "store/objects.py",
-        """\
-        if new_fans:
-            self.directory.sync(OBJECTS)
-""",
-        "",
-        _only(_CUT, "during_an_operation and create"),
-        r'without mkdirat.*"[0-9a-f]{2}"',
+        "        self.directory.sync(OBJECTS)  # also",
+        "        # also",
+        _only(_CUT, "somebody_made and names0"),
+    ),
+    Mutant(
+        "the entry of a directory of tags is not synced where somebody else made it",
+        "store/refs.py",
+        """        self.directory.sync_way(parent, below=".git/refs/tags")""",
+        """        pass""",
+        _only(_CUT, "somebody_made and names1"),
     ),
     Mutant(
         "an object that is there already counts as durable",
