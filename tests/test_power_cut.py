@@ -90,7 +90,9 @@ def test_a_directory_that_somebody_made_and_did_not_sync_is_made_durable_by_whoe
             for state, verdict in judged(bench, explorer, chosen, bench.expected)
             for words in verdict
         )
-    record_property("figures", f"power cut, {names[0]} in directories never synced: {len(chosen)} states, {len(wrong)} wrong")
+    record_property(
+        "figures", f"power cut, {names[0]} in directories never synced: {len(chosen)} states, {len(wrong)} wrong"
+    )
     assert wrong == [], "\n".join(wrong)
 
 

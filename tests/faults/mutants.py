@@ -218,7 +218,7 @@ MUTANTS = (
             raise StorageError(
                 f"main moved""",
         _only(_IO, "failed_fsync and create"),
-        r"refs/heads>",
+        r'/refs/heads>|"main\.lock"',
     ),
     Mutant(
         "what cannot be removed after the branch moved is an error",
