@@ -32,7 +32,7 @@ class Sweep(NamedTuple):
     tests: tuple[str, ...]
     figures: str = ""  # without any, each test is a case
     least: int = 1
-    variables: tuple[tuple[str, str], ...] = ()
+    times: int = 0  # so many times the samples of the short form, where the full one has more than are worth the time
     crew: bool = False  # it shares its cases out by itself
 
 
@@ -65,7 +65,7 @@ SWEEPS = (
           ("tests/test_hostile_content.py",)),
     Sweep("symlinks, hard links, foreign repositories, and every setting by which git runs a program",
           (_HOSTILE, "-k", "not swapped")),
-    Sweep("a symlink swapped in during an operation", (_HOSTILE, "-k", "swapped"), "swapped in"),
+    Sweep("a symlink swapped in during an operation", (_HOSTILE, "-k", "swapped"), "swapped in", 1000, times=20),
     Sweep("places that may not be written or read", ("tests/test_permissions.py",)),
     Sweep("histories of random operations, edits, damage and kills, against a plain model",
           ("tests/test_machine.py",), "machine"),
@@ -117,12 +117,14 @@ def main() -> int:
 
 def _swept(sweep: Sweep, options: argparse.Namespace, log: Path) -> Done:
     processes = 0 if sweep.crew else options.processes
-    words = [*sweep.tests, "-n", str(processes), "--seed", str(options.seed), *([] if options.quick else ["--full"])]
+    full = not options.quick and not sweep.times
+    words = [*sweep.tests, "--seed", str(options.seed), *(["--full"] if full else [])]
+    variables = {"FAULTS_TIMES": str(sweep.times)} if sweep.times and not options.quick else {}
     began = time.monotonic()
     with log.open("w") as file:
         code = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
-            env=os.environ | dict(sweep.variables), check=False,
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-n", str(processes), *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
+            env=os.environ | variables, check=False,
         ).returncode  # fmt: skip
     said = log.read_text(errors="replace")
     figures = [found for found in _FIGURE.finditer(said) if sweep.figures and found["what"].startswith(sweep.figures)]
@@ -132,7 +134,8 @@ def _swept(sweep: Sweep, options: argparse.Namespace, log: Path) -> Done:
     wrong = sum(int(found["wrong"]) for found in figures)
     if not sweep.figures:
         cases, wrong = outcomes.get("passed", 0) + outcomes.get("failed", 0), outcomes.get("failed", 0)
-    command = " ".join(["pytest", *(f'"{word}"' if " " in word else word for word in words)])
+    before = [f"{name}={value}" for name, value in variables.items()]
+    command = " ".join([*before, "pytest", *(f'"{word}"' if " " in word else word for word in words)])
     return Done(
         sweep, cases, wrong, (time.monotonic() - began) / 60, command, code == 0 and not outcomes.get("failed", 0)
     )
