@@ -250,21 +250,22 @@ class Directory:
     # --- changing ---
 
     def make(self, name: str, *, durable: bool = False) -> None:
-        """A directory, and those above it, mode 0700; existing ones stay as they are."""
-        if self.is_directory(name):
-            return
-        parts = name.split("/")
+        """A directory, and those above it, mode 0700; existing ones stay as they are.
+
+        With *durable* they survive a power cut from here on, whoever made them: he may have been killed right after.
+        """
+        parts = [] if self.is_directory(name) else name.split("/")
         for depth in range(1, len(parts) + 1):
             here = "/".join(parts[:depth])
             try:
                 with self._parent(here) as (parent, last):
                     os.mkdir(last, 0o700, dir_fd=parent)
-                    if durable:
-                        fsync(parent)
             except FileExistsError:
                 continue
             except OSError as error:
                 raise _storage(here, error) from None
+        if durable:
+            self.sync_way(name)
 
     def new_name(self) -> str:
         """A name in the aside directory that nothing has, beginning with the pid of whoever is to put it somewhere."""
@@ -464,10 +465,10 @@ class Directory:
         except OSError as error:
             raise _storage(name, error) from None
 
-    def sync_way(self, name: str) -> None:
-        """Make durable the entries of all directories on the way down to *name*, which is reached then or not at all."""
+    def sync_way(self, name: str, *, below: str = "") -> None:
+        """Make durable the entries of all directories on the way down to *name*; *below* is one that is known to stay."""
         parts = name.split("/")
-        for depth in range(len(parts)):
+        for depth in range(len(below.split("/")) if below else 0, len(parts)):
             self.sync("/".join(parts[:depth]))
 
     def sync_file(self, name: str) -> None:

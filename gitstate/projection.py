@@ -193,8 +193,7 @@ class Projection:
         would, after a power cut, look like a loop that the original has put away.
         """
         if not self.directory.is_directory(target):
-            self.directory.make(target.rpartition("/")[0])
-            self.directory.sync_way(target)  # whoever made those above may not have synced them
+            self.directory.make(target.rpartition("/")[0], durable=True)
             self.directory.carry(source, target)
             return
         self.directory.sync_way(target)

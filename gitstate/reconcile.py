@@ -367,3 +367,12 @@ def missing_tags(revisions: Revisions, head: str) -> list[str]:
         if match is not None and layout.checkpoint_tag(match[1], match[2]) not in after.tags(match[1]):
             wanted.append(layout.checkpoint_tag(match[1], match[2]))
     return wanted
+
+
+def tags_at(revisions: Revisions, head: str) -> list[str]:
+    """The archive and checkpoint tags that the head's own operation made."""
+    operation = revisions.read(head).operation
+    if operation is None or operation.kind in _NEVER_TAGGED:
+        return []
+    refs = [ref for loop_id in operation.loop_ids for ref in revisions.refs.tags(loop_id)]
+    return [ref for ref in refs if revisions.resolve(ref) == head]

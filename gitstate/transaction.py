@@ -31,6 +31,7 @@ from gitstate.errors import (
     warn,
 )
 from gitstate.guard import BRIEFLY, Guard
+from gitstate.layout import ARCHIVE, LOOPS
 from gitstate.lease import Lease, LeaseKeeper
 from gitstate.loops import Apply, Done, Outcome
 from gitstate.note import Note
@@ -277,6 +278,7 @@ class Writer:
         if lease.noted is not None:
             return head
         seen = Survey()
+        self._make_durable(head)
         for _ in range(_STEPS):
             self._remake_tags(head)  # before anything is committed on top: only the head's own are looked for
             seen = self.projection.survey()
@@ -295,6 +297,18 @@ class Writer:
         """The note, if this head was projected to the end, and the files are still as they were written then."""
         note, boot = self.notes.read(), process.boot_id()
         return None if note is None or note.head != head or boot is None else self.notes.confirmed(note, boot)
+
+    def _make_durable(self, head: str) -> None:
+        """What somebody may have put in place right before he was interrupted: the repository, a moved loop, a tag.
+
+        A power cut that undid it would part it from what is built upon it now.
+        """
+        for name in ("", LOOPS, ARCHIVE):
+            if self.directory.is_directory(name) or not name:
+                self.directory.sync(name)
+        with suppress(CorruptStateError):  # as below
+            for ref in reconcile.tags_at(self.revisions, head):
+                self.revisions.refs.make_tag_durable(ref)
 
     def is_unfinished(self) -> bool:
         """Whether files are not as the head has them, or something was left behind: the next mutation makes it good."""

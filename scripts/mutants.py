@@ -46,7 +46,9 @@ def main() -> int:
 
 def _tried(mutant: Mutant) -> tuple[str, float]:
     began = time.monotonic()
-    missing = [words for words in mutant.tests if words.startswith("tests/") and not (ROOT / words).exists()]
+    missing = [
+        words for words in mutant.tests if words.startswith("tests/") and not (ROOT / words.partition("::")[0]).exists()
+    ]
     if missing:
         return "no tests", 0.0
     with tempfile.TemporaryDirectory(prefix="gitstate-mutant-") as directory:

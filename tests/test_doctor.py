@@ -315,6 +315,16 @@ def test_check_looks_at_more_with_full(run: Callable[..., Result], state: StateR
     }  # fmt: skip
 
 
+def test_what_could_not_be_looked_at_is_said(run: Callable[..., Result], state: StateRepository, loop: str) -> None:
+    branch = state.base_dir / ".git/refs/heads/main"
+    whole = branch.read_bytes()
+    branch.write_bytes(b"")
+    assert run("check").stdout.endswith("looked at the branch, could not look at commits and files: 1 error\n")
+    full = run("check", "--full").stdout
+    assert full.endswith("looked at 9 objects and 1 ref, could not look at commits and files: 1 error\n")
+    branch.write_bytes(whole)
+
+
 def test_full_finds_what_the_present_does_not_need(
     run: Callable[..., Result], state: StateRepository, loop: str
 ) -> None:

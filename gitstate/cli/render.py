@@ -248,6 +248,8 @@ def examination(
     def lines(page: Page) -> Iterator[str]:
         yield from findings(found)(page)
         things = listed([_counted(number, name) for name, number in looked_at.items()])
+        if any(item.code == "head_unreadable" and item.action is None for item in found):
+            things = f"{things if looked_at else 'the branch'}, could not look at commits and files"
         yield f"looked at {things}: {conclusion(found) if found else page.paint('no findings', 'green')}"
 
     return lines

@@ -225,7 +225,6 @@ class Objects:
             StorageError: the file system refused; some of the objects may be there, which harms nothing.
         """
         fans: dict[str, None] = {}
-        new_fans = False
         for stored in objects:
             object_id = stored.id
             name = path_of(object_id)
@@ -233,9 +232,8 @@ class Objects:
             if self._is_intact(object_id, stored):
                 self.directory.sync_file(name)
                 continue
-            if fan not in fans and not self.directory.is_directory(fan):
+            if fan not in fans:
                 self.directory.make(fan)
-                new_fans = True
             prepared = self.directory.prepare(_packed(stored))
             try:
                 self.directory.move(prepared, name)
@@ -246,8 +244,7 @@ class Objects:
             self._cache[object_id] = stored
         for fan in fans:
             self.directory.sync(fan)
-        if new_fans:
-            self.directory.sync(OBJECTS)
+        self.directory.sync(OBJECTS)  # also when no fan is new: whoever made it may have been killed before this
 
     def _is_intact(self, object_id: str, stored: Stored) -> bool:
         try:

@@ -22,6 +22,7 @@ from gitstate.layout import ARCHIVE_TAGS, BRANCH, CHECKPOINT_TAGS
 _ID = re.compile(rb"\A[0-9a-f]{40}\n?\Z")
 ZERO = "0" * 40
 PACKED_REFS = ".git/packed-refs"
+_TAGS = ".git/refs/tags"  # which is there from the beginning
 _FOREIGN_LOCK = 1.0  # seconds that somebody else's ref lock is waited for
 _LONGEST_LOG = 4 * 1024 * 1024  # bytes of a reflog, some 20,000 moves
 _LIMIT = 64 * 1024 * 1024  # bytes of packed-refs
@@ -189,9 +190,16 @@ class Refs:
         if self.read(ref) is not None:
             return False
         parent = f".git/{ref}".rpartition("/")[0]
-        if not self.directory.is_directory(parent):
-            self.directory.make(parent, durable=True)
+        self.directory.make(parent)
+        self.directory.sync_way(parent, below=_TAGS)  # whoever made it may have been killed before that
         return self.directory.write_new(f".git/{ref}", f"{object_id}\n".encode())
+
+    def make_tag_durable(self, ref: str) -> None:
+        """Make a tag survive a power cut: whoever made it may have been killed before that."""
+        path = f".git/{ref}"
+        if self.directory.status(path) is not None:
+            self.directory.sync_file(path)
+            self.directory.sync_way(path.rpartition("/")[0], below=_TAGS)
 
     def reinstate(self, new: str) -> None:
         """Give back a branch that was lost or damaged. Only for repair: whatever the ref holds is overwritten.

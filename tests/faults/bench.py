@@ -151,6 +151,11 @@ def draw(population: Sequence[Any], most: int, seed: int) -> list[Any]:
     return [population[int(offset + number * step)] for number in range(most)]
 
 
+def is_aimed() -> bool:
+    """Whether one fault is looked for, where ``FAULTS_AT`` says."""
+    return bool(os.environ.get("FAULTS_AT"))
+
+
 def aimed(population: Iterable[T], words: Callable[[T], str]) -> list[T]:
     """Those that ``FAULTS_AT``, a regular expression, is found in, where one fault is looked for; else all."""
     aim = re.compile(os.environ.get("FAULTS_AT", ""))
@@ -159,7 +164,7 @@ def aimed(population: Iterable[T], words: Callable[[T], str]) -> list[T]:
 
 def found(wrong: Iterable[str]) -> list[str]:
     """The first of what is wrong: where much is, the rest says the same. Where one fault is looked for, one is enough."""
-    return list(itertools.islice(wrong, 1 if os.environ.get("FAULTS_AT") else 20))
+    return list(itertools.islice(wrong, 1 if is_aimed() else 20))
 
 
 def times(count: int) -> int:

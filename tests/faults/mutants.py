@@ -21,6 +21,7 @@ class Mutant(NamedTuple):
 
 
 _CUT = "tests/test_power_cut.py"
+_AFTER_A_KILL = f"{_CUT}::test_a_power_cut_after_a_kill_keeps_what_came_between"
 _KILL = "tests/test_kill.py"
 _IO = "tests/test_io_errors.py"
 _HOSTILE = "tests/test_hostile_directories.py"
@@ -56,15 +57,18 @@ MUTANTS = (
         r'without renameat.*"[0-9a-f]{38}"',
     ),
     Mutant(
-        "the entries of new directories of objects are not synced",
+        "the entries of directories of objects are not synced",
         "store/objects.py",
-        """\
-        if new_fans:
-            self.directory.sync(OBJECTS)
-""",
-        "",
-        _only(_CUT, "during_an_operation and create"),
-        r'without mkdirat.*"[0-9a-f]{2}"',
+        "        self.directory.sync(OBJECTS)  # also",
+        "        # also",
+        _only(_CUT, "somebody_made and names0"),
+    ),
+    Mutant(
+        "the entry of a directory of tags is not synced where somebody else made it",
+        "store/refs.py",
+        """        self.directory.sync_way(parent, below=_TAGS)  # whoever made it may have been killed before that""",
+        """        pass""",
+        _only(_CUT, "somebody_made and names1"),
     ),
     Mutant(
         "an object that is there already counts as durable",
@@ -74,8 +78,29 @@ MUTANTS = (
                 continue""",
         """\
                 continue""",
-        _only(_CUT, "after_a_kill and 0"),
+        (f"{_AFTER_A_KILL}[0]",),
         r'renameat.*"[0-9a-f]{38}"',
+    ),
+    Mutant(
+        "what somebody put in place right before he was killed counts as durable",
+        "transaction.py",
+        """\
+            if self.directory.is_directory(name) or not name:
+                self.directory.sync(name)
+""",
+        """\
+            pass
+""",
+        (f"{_AFTER_A_KILL}[4]",),
+        r'renameat.*"gamma"',
+    ),
+    Mutant(
+        "a tag that somebody made right before he was killed counts as durable",
+        "transaction.py",
+        "                self.revisions.refs.make_tag_durable(ref)",
+        "                pass",
+        (f"{_AFTER_A_KILL}[2]",),
+        r'linkat.*"here"',
     ),
     Mutant(
         "the move of the branch is not synced",
@@ -97,7 +122,7 @@ MUTANTS = (
             return Done(""",
         """\
             return Done(""",
-        _only(_CUT, "after_a_kill and 0"),
+        (f"{_AFTER_A_KILL}[0]",),
         r'"main\.lock"',
     ),
     Mutant(
@@ -229,7 +254,7 @@ MUTANTS = (
             raise StorageError(
                 f"main moved""",
         _only(_IO, "failed_fsync and create"),
-        r"refs/heads>",
+        r'/refs/heads>|"main\.lock"',
     ),
     Mutant(
         "what cannot be removed after the branch moved is an error",

@@ -6,11 +6,13 @@ it, and so that it stands even when the child is killed right after.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
 import mmap
 import os
+import pkgutil
 import select
 import signal
 import subprocess
@@ -152,12 +154,16 @@ def _child(message: dict[str, object]) -> int:
 
 def serve() -> None:
     """Read what to call, fork, report pid and status; until the other end is closed."""
-    # Everything a child might import, imported once.
+    # Everything a child might import, imported once: an error is for what it does, not for what it is made of.
     import ctypes
 
-    import gitstate.garbage
-    import gitstate.repair  # noqa: F401
+    import gitstate
     from faults import invariants, workloads  # noqa: F401
+
+    for module in pkgutil.walk_packages(gitstate.__path__, "gitstate."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    gc.freeze()
 
     library = ctypes.CDLL(None)
     logging.getLogger("gitstate").addHandler(logging.NullHandler())
