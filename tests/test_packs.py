@@ -129,6 +129,19 @@ def test_an_index_of_the_first_version_is_read(state: StateRepository) -> None:
     assert past(state) == before
 
 
+@pytest.mark.parametrize("raw", [b"", b"x", b"\0" * 1063, b"\0" * 1064, b"\0" * 5000])
+def test_what_is_no_index_is_damage(tmp_path: Path, raw: bytes) -> None:
+    with gitstate.open(tmp_path) as state:
+        state.init()
+        name = write_pack(state, [blob(b"one")])
+        sealed = raw + hashlib.sha1(raw).digest()
+        for contents in (raw, sealed) if raw else (raw,):
+            (state.base_dir / PACKS / f"{name}.idx").write_bytes(contents)
+            with pytest.raises(packindex.PackDamagedError):
+                reading.open_data(directory_of(state), name, reading.open_index(directory_of(state), name))
+            assert str(reading.damage_of_pack(directory_of(state), name)).startswith(("its index", "the pack"))
+
+
 def test_an_entry_that_builds_upon_itself_is_damage(tmp_path: Path) -> None:
     with gitstate.open(tmp_path) as state:
         state.init()

@@ -79,22 +79,34 @@ def pack_header(count: int) -> bytes:
 
 
 def open_index(directory: Directory, name: str) -> PackIndex:
-    """The index of a pack. Whatever is raised is damage."""
+    """The index of a pack.
+
+    Raises:
+        PackDamagedError: it is none.
+        NotAFileError: it is missing, or cannot be read.
+    """
     pieces = Pieces(directory.opened(f"{PACKS}/{name}.idx"))
     try:
-        is_old = pieces.some(0, 4) != SIGNATURE[:4]
-        if is_old:  # git has not made any like that for many years
-            raw = pieces.all(0, pieces.size)
-            pieces.close()
-            with closing(_loaded(name, raw)) as old:
-                listed = [(bytes(sha), offset, crc or 0) for sha, offset, crc in old.iterentries()]
-                pieces = Pieces(index_of(listed, old.get_pack_checksum() or b""))
-        index = PackIndex(pieces)
-        index.has_checksums = not is_old
-        return index
+        return PackIndex(pieces) if pieces.some(0, 4) == SIGNATURE[:4] else _of_the_first_version(name, pieces)
     except BaseException:
         pieces.close()
         raise
+
+
+def _of_the_first_version(name: str, pieces: Pieces) -> PackIndex:
+    """What an index says that is as git made them many years ago."""
+    if not pieces.is_sealed():  # anything at all may look like one
+        raise PackDamagedError("not an index")
+    with closing(pieces):
+        raw = pieces.all(0, pieces.size)
+    try:
+        with closing(_loaded(name, raw)) as old:
+            listed = [(bytes(sha), offset, crc or 0) for sha, offset, crc in old.iterentries()]
+            index = PackIndex(Pieces(index_of(listed, old.get_pack_checksum() or b"")))
+    except Exception as error:  # dulwich meets damage with a dozen types
+        raise PackDamagedError(f"not an index ({type(error).__name__})") from None
+    index.has_checksums = False
+    return index
 
 
 def open_data(directory: Directory, name: str, index: PackIndex) -> Pieces:
