@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from gitstate.text import one_line
@@ -66,6 +67,7 @@ def to_message(operation: Operation) -> str:
     return "\n\n".join([*paragraphs, "\n".join(lines)]) + "\n"
 
 
+@lru_cache(maxsize=64)  # each is asked for what it says several times in a mutation
 def from_message(message: str) -> Operation | None:
     """The operation that a commit message records; ``None`` when gitstate did not write it."""
     *paragraphs, last = message.rstrip("\n").split("\n\n")
