@@ -32,20 +32,9 @@ if TYPE_CHECKING:
     from gitstate.loops import calculate_communication_paths
     from gitstate.open_transaction import Transaction
     from gitstate.records import LoopState, Registry, RegistryEntry
+    from gitstate.reports import ArchivedLoop, Checkpoint, GarbageReport, OutputPaths
     from gitstate.repository import StateRepository, open
-    from gitstate.results import (
-        ArchivedLoop,
-        Change,
-        Checkpoint,
-        FieldChange,
-        Finding,
-        GarbageReport,
-        LeaseInfo,
-        Liveness,
-        LoopReport,
-        OutputPaths,
-        Overview,
-    )
+    from gitstate.results import Change, FieldChange, Finding, LeaseInfo, Liveness, LoopReport, Overview
 
 __version__ = "0.1.0"
 
@@ -120,19 +109,8 @@ _HOMES = {
     "open_transaction": ("Transaction",),
     "records": ("LoopState", "Registry", "RegistryEntry"),
     "repository": ("StateRepository", "open"),
-    "results": (
-        "ArchivedLoop",
-        "Change",
-        "Checkpoint",
-        "FieldChange",
-        "Finding",
-        "GarbageReport",
-        "LeaseInfo",
-        "Liveness",
-        "LoopReport",
-        "OutputPaths",
-        "Overview",
-    ),
+    "reports": ("ArchivedLoop", "Checkpoint", "GarbageReport", "OutputPaths"),
+    "results": ("Change", "FieldChange", "Finding", "LeaseInfo", "Liveness", "LoopReport", "Overview"),
 }
 
 

@@ -13,7 +13,7 @@ from gitstate.audit import Progress
 from gitstate.durable import Directory, size_of
 from gitstate.errors import CorruptStateError, DamageWarning, logged, warn
 from gitstate.guard import BRIEFLY
-from gitstate.results import GarbageReport
+from gitstate.reports import GarbageReport
 from gitstate.store import inspection
 from gitstate.store.consolidation import gather, joinable, remove_spent, weight_of
 from gitstate.store.gathering import gathered

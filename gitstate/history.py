@@ -14,10 +14,11 @@ from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
 from gitstate.fields import difference
 from gitstate.operation import as_change
-from gitstate.results import Change, Checkpoint, FieldChange
+from gitstate.results import Change, FieldChange
 from gitstate.snapshot import Nothing, Snapshot, difference_between
 
 if TYPE_CHECKING:
+    from gitstate.reports import Checkpoint
     from gitstate.store.revisions import Revision, Revisions
 
 
@@ -179,6 +180,8 @@ def _nth(ref: str) -> int:
 
 def checkpoints(revisions: Revisions, loop_id: str | None) -> list[Checkpoint]:
     """The checkpoints of a loop or of all, newest first."""
+    from gitstate.reports import Checkpoint
+
     prefix = layout.CHECKPOINT_TAGS + (f"{loop_id}/" if loop_id is not None else "")
     found = []
     for ref in filter(revisions.names_itself, revisions.refs.below(prefix)):

@@ -10,7 +10,6 @@ anything else is not as it was noted. What is found changed there has the next m
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from gitstate import layout
+from gitstate.digest import sha1
 from gitstate.durable import Mark, NotAFileError, mark_of
 from gitstate.encoding import encode, parse
 from gitstate.errors import StorageError
@@ -28,7 +28,7 @@ from gitstate.projection import Projection, blob_id
 _LIMIT = 4 * 1024 * 1024  # bytes that are read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Note:
     """What was written out in which boot, and what it looked like.
 
@@ -53,14 +53,12 @@ class Note:
         return max(mark[3], mark[4]) < self.since
 
 
-@dataclass
 class Notes:
     """The note of one state directory."""
 
-    projection: Projection
-
-    def __post_init__(self) -> None:
-        self.directory = self.projection.directory
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+        self.directory = projection.directory
 
     # --- the file ---
 
@@ -127,8 +125,7 @@ class Notes:
 
 def digest_of(names: Iterable[str]) -> str:
     """What tells the names in a directory from others."""
-    raw = "\0".join(names).encode("utf-8", "surrogateescape")
-    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+    return sha1("\0".join(names).encode("utf-8", "surrogateescape")).hex()
 
 
 # --- the file ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from gitstate import history, layout, requests
 from gitstate.audit import Progress
@@ -20,8 +20,11 @@ from gitstate.opened import Moment, Opened
 from gitstate.reading import copied, liveness_of
 from gitstate.records import RegistryEntry
 from gitstate.registry import limit_of
-from gitstate.results import ArchivedLoop, Change, Checkpoint, FieldChange, LeaseInfo, LoopReport, OutputPaths, Overview
+from gitstate.results import Change, FieldChange, LeaseInfo, LoopReport, Overview
 from gitstate.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from gitstate.reports import ArchivedLoop, Checkpoint, OutputPaths
 
 _NEWEST = 20  # commits that the cheap check looks at
 
@@ -42,6 +45,8 @@ class Questions(Opened):
 
     def list_archived_loops(self) -> list[ArchivedLoop]:
         """The loops in the archive, newest first."""
+        from gitstate.reports import ArchivedLoop  # few ask
+
         view = self._view()
         found = []
         for loop_id in view.loops(ARCHIVE):
@@ -142,6 +147,8 @@ class Questions(Opened):
 
     def get_output_paths(self, loop_id: str, n: int) -> OutputPaths:
         """The outputs of iteration *n*: ``outputs/NNN-stdout.log`` and ``outputs/NNN-stderr.log``."""
+        from gitstate.reports import OutputPaths
+
         outputs = self.get_loop_dir(loop_id) / "outputs"
         return OutputPaths(outputs / f"{_padded(n)}-stdout.log", outputs / f"{_padded(n)}-stderr.log")
 

@@ -18,11 +18,12 @@ from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
 from gitstate.pruning import Pruning
 from gitstate.reading import liveness_of
-from gitstate.results import Change, Finding, GarbageReport, LeaseInfo
+from gitstate.results import Change, Finding, LeaseInfo
 from gitstate.settling import settle
 from gitstate.verdicts import Unreadable
 
 if TYPE_CHECKING:
+    from gitstate.reports import GarbageReport
     from gitstate.transaction import Writer
 
 

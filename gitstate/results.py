@@ -12,7 +12,7 @@ from gitstate.clock import isoformat
 from gitstate.records import LoopState, RegistryEntry
 
 
-class _Answer:
+class Answered:
     """Gives a dataclass its ``to_dict``."""
 
     __slots__ = ()
@@ -40,7 +40,7 @@ class _Answer:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, _Answer):
+    if isinstance(value, Answered):
         return value.to_dict()
     if isinstance(value, datetime):
         return isoformat(value)
@@ -54,7 +54,7 @@ def _plain(value: object) -> object:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class FieldChange(_Answer):
+class FieldChange(Answered):
     """One field that differs. ``loop_id`` is ``None`` for the registry, ``path`` a JSON pointer (RFC 6901);
     ``before`` is ``None`` when added, ``after`` when removed."""
 
@@ -66,7 +66,7 @@ class FieldChange(_Answer):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Change(_Answer):
+class Change(Answered):
     """An operation read back from history.
 
     ``revision`` is the commit id (``None`` only for the plan of a dry run, and where artifacts were freed without a
@@ -100,7 +100,7 @@ Severity = Literal["note", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Finding(_Answer):
+class Finding(Answered):
     """Something that ``check``, ``repair`` or ``status`` noticed.
 
     ``code`` is from the closed list in ``docs/reference/findings.md``; ``revision`` the last good one; ``hint`` a
@@ -118,7 +118,7 @@ class Finding(_Answer):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Liveness(_Answer):
+class Liveness(Answered):
     """Whether the process that a loop names lives; ``foreign`` is one of another host, of which nothing is known."""
 
     verdict: Literal["alive", "dead", "foreign", "none"]
@@ -127,7 +127,7 @@ class Liveness(_Answer):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LeaseInfo(_Answer):
+class LeaseInfo(Answered):
     """Who holds the lease: what its record says, and what is true of its process here and now.
 
     ``holder`` is the purpose the record gives (the original's ``loopId``), ``alive`` is ``None`` when it cannot be
@@ -146,7 +146,7 @@ class LeaseInfo(_Answer):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LoopReport(_Answer):
+class LoopReport(Answered):
     """One loop, from all sides. ``entry`` is ``None`` for an archived one."""
 
     entry: RegistryEntry | None
@@ -156,7 +156,7 @@ class LoopReport(_Answer):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Overview(_Answer):
+class Overview(Answered):
     """What is going on: loops in the registry's order, slots, the lease if held, and what the cheap part of ``check`` sees.
 
     ``size_bytes`` is what ``.git`` takes on disk.
@@ -169,54 +169,3 @@ class Overview(_Answer):
     findings: list[Finding] = field(default_factory=list)
     lease: LeaseInfo | None = None
     size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ArchivedLoop(_Answer):
-    """A loop that was archived. ``bytes`` counts what lies in its directory, ``tag`` is without ``refs/tags/``."""
-
-    loop_id: str
-    status: str
-    objective: str
-    iteration: int
-    max_iterations: int
-    started_at: str | None
-    archived_at: datetime | None
-    tag: str | None
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Checkpoint(_Answer):
-    """A named moment of a loop. ``tag`` is without ``refs/tags/`` and serves as a revision everywhere."""
-
-    loop_id: str
-    name: str
-    tag: str
-    revision: str
-    time: datetime
-    actor: str
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class OutputPaths(_Answer):
-    """Where an iteration's output goes."""
-
-    stdout: Path
-    stderr: Path
-
-
-@dataclass(frozen=True, slots=True)
-class GarbageReport(_Answer):
-    """What a collection of garbage came to: the bytes and packs of ``.git`` before and after, and its objects.
-
-    Of a dry run, ``bytes_after`` is an estimate.
-    """
-
-    bytes_before: int
-    bytes_after: int
-    objects: int
-    packs_before: int
-    packs_after: int
-    seconds: float

@@ -18,7 +18,7 @@ PACKAGE = Path(gitstate.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors", "clock", "text", "digest"],
     [
-        "encoding", "ids", "layout", "records", "registry", "results", "fields", "operation", "snapshot", "settling", "requests", "loops",
+        "encoding", "ids", "layout", "records", "registry", "results", "reports", "fields", "operation", "snapshot", "settling", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",
     ],
     ["durable", "process"],

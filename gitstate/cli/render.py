@@ -11,7 +11,8 @@ from gitstate.records import RegistryEntry
 from gitstate.text import one_line, size
 
 if TYPE_CHECKING:
-    from gitstate.results import ArchivedLoop, Change, Checkpoint, FieldChange, Finding, GarbageReport, LeaseInfo
+    from gitstate.reports import ArchivedLoop, Checkpoint, GarbageReport
+    from gitstate.results import Change, FieldChange, Finding, LeaseInfo
 
 Lines = Callable[[Page], Iterable[str]]
 

@@ -268,6 +268,9 @@ def index_differs(directory: Directory, tree: CommitTree) -> bool:
 
 
 def _staged(raw: bytes) -> dict[bytes, bytes]:
+    known = _known(raw)
+    if len(known) == _HEADER.unpack_from(raw)[2]:
+        return {name: entry[_MARK : _MARK + 20].hex().encode() for name, entry in known.items()}
     import io
 
     from dulwich.index import IndexEntry, read_index_dict  # git's newer versions of it, and its extensions

@@ -10,7 +10,6 @@ cut it says what was acknowledged.
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -103,7 +102,7 @@ class Journal:
         Raises:
             StorageError: the file cannot be written.
         """
-        epoch = secrets.token_bytes(8) if following is None else following.epoch
+        epoch = os.urandom(8) if following is None else following.epoch
         first = publication(epoch, 0, head, head, ())
         if following is not None and first.size + following.size > SIZE:
             return False

@@ -7,7 +7,7 @@ journal puts back whatever of this was lost. ``docs/explanation/durability.md`` 
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -124,13 +124,13 @@ class Recent:
         chain, packed = self.journal.known, self._known.packed
         if self._ends_at(chain, parent):
             made = [self._entry(*item, bases) for item in objects.items() if item[0] not in packed.entries]
-            found = publication(chain[-1].epoch, chain[-1].number + 1, parent, head, made, secrets.token_bytes(12))
+            found = publication(chain[-1].epoch, chain[-1].number + 1, parent, head, made, os.urandom(12))
             if self.journal.has_room(found) and packed.size <= _LARGEST:
                 return self._prepared(found, packed, objects, before=_current(chain))
         # Everything so far is made durable the long way, and an epoch opened, once the lease is proved.
         self.settle()
         made = [whole(*item) for item in objects.items()]
-        found = publication(secrets.token_bytes(8), 1, parent, head, made, secrets.token_bytes(12))
+        found = publication(os.urandom(8), 1, parent, head, made, os.urandom(12))
         return self._prepared(found, Packed(), objects, before=None)
 
     @staticmethod
