@@ -79,7 +79,12 @@ def pack_header(count: int) -> bytes:
 
 
 def open_index(directory: Directory, name: str) -> PackIndex:
-    """The index of a pack. Whatever is raised is damage."""
+    """The index of a pack.
+
+    Raises:
+        PackDamagedError: it is damaged.
+        NotAFileError: it is missing, or cannot be read.
+    """
     pieces = Pieces(directory.opened(f"{PACKS}/{name}.idx"))
     try:
         is_old = pieces.some(0, 4) != SIGNATURE[:4]
@@ -92,9 +97,11 @@ def open_index(directory: Directory, name: str) -> PackIndex:
         index = PackIndex(pieces)
         index.has_checksums = not is_old
         return index
-    except BaseException:
+    except BaseException as error:
         pieces.close()
-        raise
+        if isinstance(error, PackDamagedError | StorageError | OSError) or not isinstance(error, Exception):
+            raise
+        raise PackDamagedError(f"unreadable ({type(error).__name__})") from None  # an old one, which dulwich reads
 
 
 def open_data(directory: Directory, name: str, index: PackIndex) -> Pieces:
