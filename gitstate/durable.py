@@ -398,7 +398,8 @@ class Directory:
             with self._parent(name) as (parent, last), self._parent(target) as (other, new):
                 if not _exchanged(parent, last, other, new):
                     return False
-                os.unlink(last, dir_fd=parent)
+                with suppress(OSError):  # it is in its place: what is left of the other is swept later
+                    os.unlink(last, dir_fd=parent)
         except OSError as error:
             raise _storage(target, error) from None
         return True

@@ -88,9 +88,11 @@ def open_index(directory: Directory, name: str) -> PackIndex:
     pieces = Pieces(directory.opened(f"{PACKS}/{name}.idx"))
     try:
         return PackIndex(pieces) if pieces.some(0, 4) == SIGNATURE[:4] else _of_the_first_version(name, pieces)
-    except BaseException:
+    except BaseException as error:
         pieces.close()
-        raise
+        if isinstance(error, PackDamagedError | StorageError | OSError) or not isinstance(error, Exception):
+            raise
+        raise PackDamagedError(f"unreadable ({type(error).__name__})") from None  # an old one, which dulwich reads
 
 
 def _of_the_first_version(name: str, pieces: Pieces) -> PackIndex:

@@ -270,23 +270,26 @@ class Refs:
             return False
         return self.directory.discard(lock)
 
-    def drop_empty_lock(self) -> None:
-        """Remove a lock of the branch without a word in it, if it stands for longer than git needs to write one.
+    def drop_lost_lock(self, is_there: Callable[[str], bool]) -> None:
+        """After a power cut, remove a lock of the branch that it spoiled, if it stands unchanged for a second.
 
-        A lock of ours is one whose bytes a power cut took.
+        It does not hold the id of a commit that *is_there*: its bytes were lost, or the objects of whoever made it. Git
+        writes objects before it takes the lock, and needs less than a second to write that.
         """
         lock = f".git/{BRANCH}.lock"
         deadline = self.clock.monotonic() + _FOREIGN_LOCK
+        before: bytes | None = None
         while True:
             try:
                 raw = self.directory.read(lock, 64)
             except NotAFileError:
                 return
-            if raw is None or raw.strip(b"\0 \n"):
+            if raw is None or before not in (None, raw) or (_ID.match(raw) and is_there(raw[:40].decode())):
                 return
             if self.clock.monotonic() >= deadline:
                 self.directory.discard(lock)
                 return
+            before = raw
             self.clock.sleep(0.01)
 
     def note_move(self, old: str, new: str, who: bytes, when: int, why: str) -> None:

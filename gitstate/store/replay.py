@@ -29,7 +29,7 @@ def replay(revisions: Revisions) -> str | None:
     directory.sync(PACKS)
     revisions.objects.forget()
     revisions.refs.left_over(revisions.is_ours)
-    revisions.refs.drop_empty_lock()
+    revisions.refs.drop_lost_lock(revisions.objects.has)
     revisions.refs.reinstate(head)
     recent.begin(head)
     return head
