@@ -200,8 +200,12 @@ class Directory:
 
     def status(self, name: str) -> os.stat_result | None:
         """What lies at *name* itself (a symlink is not followed), ``None`` if nothing."""
+        above, _, last = name.rpartition("/")
         try:
-            with self._parent(name) as (parent, last):
+            kept = self._local.kept
+            if kept is not None and above in kept:
+                return os.stat(last, dir_fd=kept[above], follow_symlinks=False)
+            with self._open(above) as parent:
                 return os.stat(last, dir_fd=parent, follow_symlinks=False)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -584,7 +588,11 @@ class Directory:
         return _Parent(*self._reached(above), last)
 
     def _descriptor(self, name: str, flags: int) -> int:
-        with self._parent(name) as (parent, last):
+        above, _, last = name.rpartition("/")
+        kept = self._local.kept
+        if kept is not None and above in kept:
+            return os.open(last, flags, 0o600, dir_fd=kept[above])
+        with self._open(above) as parent:
             return os.open(last, flags, 0o600, dir_fd=parent)
 
     def _reached(self, name: str) -> tuple[int, bool]:
