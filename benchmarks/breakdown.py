@@ -44,7 +44,7 @@ PARTS: dict[str, list[str]] = {
     "journal": ["gitstate.store.recent:Recent.publish"],
     "reflog, changes": ["gitstate.store.refs:Refs.note_move", "gitstate.store.revisions:Revisions.note"],
     "projection": ["gitstate.transaction:Writer._project"],
-    "index": ["gitstate.transaction:rewrite_index"],
+    "index": ["gitstate.noting:Noting._with_index", "gitstate.noting:Noting._with_another_index"],
     "answer": ["gitstate.snapshot:Snapshot.changes", "gitstate.mutations:copied"],
 }
 REST = "the rest"

@@ -11,7 +11,7 @@ import os
 import shlex
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -154,7 +154,7 @@ class Writer:
         """Steps 5 (its end) to 8."""
         after = settle(outcome.snapshot, now, owner=self.actor)
         if not after.edits and not after.new_tags:
-            self.revisions.recent.make_durable(before.revision or "", lambda: self.keeper.guard.hold(self._patience))
+            self.revisions.recent.make_durable(before.revision or "", self._guarded)
             return Done(before, outcome.operation, None)
         parent = self.revisions.read(before.revision or "")
         operation = self._signed(outcome.operation, lease, reason)
@@ -299,10 +299,11 @@ class Writer:
         return None if note is None or note.head != head or boot is None else self.notes.confirmed(note, boot)
 
     def _make_durable(self, head: str) -> None:
-        """What somebody may have put in place right before he was interrupted: the repository, a moved loop, a tag.
+        """What somebody may have put in place right before he was interrupted: the repository, a moved loop, a tag, the head.
 
-        A power cut that undid it would part it from what is built upon it now.
+        A power cut that undid it would part it from what is built upon it now, the files that say it among that.
         """
+        self.revisions.recent.make_durable(head, self._guarded)
         for name in ("", LOOPS, ARCHIVE):
             if self.directory.is_directory(name) or not name:
                 self.directory.sync(name)
@@ -422,6 +423,9 @@ class Writer:
         return f"git -C {shlex.quote(str(self.base))}"
 
     # --- small things ---
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        return self.keeper.guard.hold(self._patience)
 
     @property
     def _patience(self) -> float:

@@ -71,6 +71,33 @@ def test_a_power_cut_after_a_kill_keeps_what_came_between(
             _after_kill(bench, explorer, recording, kill, 30 if full else times(4), drawn, record_property)
 
 
+@pytest.mark.parametrize(("first", "second"), [("update", "create"), ("archive", "update")])
+def test_a_power_cut_while_another_is_recovered_from_keeps_what_both_came_after(
+    first: str, second: str, full: bool, seed: int, record_property: Record
+) -> None:
+    """The power is cut after the first operation, whose names and bytes are all lost but what was synced, and cut again."""
+    with Bench([first, second], patches=[BOOT]) as bench:
+        explorer = Explorer(bench.start, _recorded(bench, [first]))
+        worst = max(
+            (state for state in explorer.states() if state.acknowledged and state.model == "posix" and state.losses),
+            key=lambda state: (len(state.omitted), state.time),
+        )
+        cut = bench.scratch / "cut"
+        explorer.materialise(worst, cut)
+        expected = bench.expect([(0, [[first]]), (1, [[first], [second]])])
+        bench.patches = ["boot=11111111-0000-4000-8000-000000000000"]
+        again = Explorer(cut, _recorded(bench, [second], cut))
+        states = _aimed(again)
+        chosen = _drawn(again, states, 240 if full else times(6), seed)
+        wrong = found(
+            f"{state.model}, after call {state.time} ({_text(again, state)}), {state.words}: {words}"
+            for state, verdict in judged(bench, again, chosen, expected)
+            for words in verdict
+        )
+    record_property("figures", f"power cut, {first} cut + {second}: {len(chosen)} states, {len(wrong)} wrong")
+    assert wrong == [], "\n".join(wrong)
+
+
 @pytest.mark.parametrize(
     ("names", "made"),
     [
@@ -163,6 +190,7 @@ def _after_kill(
         return
     later = _recorded(bench, [second], killed)
     stages: list[tuple[int, list[list[str]]]] = [(0, [])]
+    stages += [(0, [["init"]])] if bench.begins else []
     stages += [(0, [[first]]), (1, [[first], [second]])] if happened else [(1, [[second]])]
     bench.drop(killed)
     both = Explorer(bench.start, Recording(recording.calls[: kill.time]) + later)

@@ -451,6 +451,21 @@ def test_an_object_that_somebody_left_damaged_is_never_taken_for_the_one_that_is
     assert all(path.read_bytes() != damage for path in left)
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 60, b"nothing of the kind"])
+def test_a_tag_whose_object_lies_there_damaged_is_made_again_whole(state: State, damage: bytes) -> None:
+    state.archive_loop("one")
+    ref = inside(state, "refs/tags/archive/one")
+    object_id = ref.read_text().strip()
+    ref.unlink()
+    path = inside(state, f"objects/{object_id[:2]}/{object_id[2:]}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(damage)
+    inside(state, "gitstate/projected").unlink()  # as if it had been interrupted
+    state.update_loop("two", {"note": "what comes next"})
+    assert ref.read_text().strip() == object_id
+    assert path.read_bytes() != damage
+
+
 # --- in the way ------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from faults.explorer import Explorer, State
-from faults.workloads import OPERATIONS
+from faults.workloads import OPERATIONS, legacy, nothing, originals
 from faults.zygote import Zygote
 
 T = TypeVar("T")
@@ -48,6 +48,11 @@ class Bench:
     @property
     def needs_repair(self) -> bool:
         return OPERATIONS[self.names[0]].needs_repair
+
+    @property
+    def begins(self) -> bool:
+        """Whether there is no history yet, so that a first commit comes before that of the operation."""
+        return OPERATIONS[self.names[0]].start in (nothing, originals, legacy)
 
     def fresh(self, source: Path | None = None) -> Path:
         """A new copy of the start, or of another project."""

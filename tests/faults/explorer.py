@@ -32,6 +32,7 @@ class Inode:
     target: str = ""
     number: int = -1  # of a file that is opened
     given_up: int = 0  # how many versions a failed fsync gave up
+    medium: dict[int, bytes] = field(default_factory=dict)  # what a sync wrote, where one before it had failed
     mode: int = 0o600
     versions: list[tuple[int, bytes]] = field(default_factory=list)
     syncs: list[int] = field(default_factory=list)
@@ -44,7 +45,20 @@ class Inode:
     def synced_at(self, time: int) -> bytes:
         """What is sure to be on the medium: the bytes as of the last sync."""
         last = max((when for when in self.syncs if when <= time), default=-1)
-        return self.bytes_at(last)
+        return self.medium.get(last, self.bytes_at(last))
+
+    def sync(self, time: int) -> None:
+        """Write out what was written since the last sync, one that failed included: of that nothing is written again."""
+        raw = self.bytes_at(time)
+        if self.given_up:
+            lost, synced = self.versions[self.given_up - 1][1], self.synced_at(time)
+            if len(self.versions) == self.given_up:
+                raw = synced
+            else:
+                kept = bytes(old if new == gone else new for new, gone, old in zip(raw, lost, synced, strict=False))
+                raw = kept + raw[len(kept) :]
+            self.medium[time] = raw
+        self.syncs.append(time)
 
     def shortest_at(self, time: int) -> int:
         """The size below which the file did not go since the last sync."""
@@ -148,7 +162,7 @@ class Explorer:
         if call.number < 0:
             opened.position = at + len(call.data)
         if opened.sync:
-            opened.inode.syncs.append(time)
+            opened.inode.sync(time)
             self._barriers.append(time)
 
     def _seek(self, time: int, call: Call) -> None:
@@ -176,8 +190,7 @@ class Explorer:
 
     def _sync(self, time: int, call: Call) -> None:
         inode = self._handles[call.handle].inode
-        if len(inode.versions) > inode.given_up or inode.kind != "file":
-            inode.syncs.append(time)
+        inode.sync(time)
         self._barriers.append(time)
         for entry in self.entries:
             if entry.directory is inode:
@@ -185,7 +198,7 @@ class Explorer:
 
     def _sync_all(self, time: int, call: Call) -> None:
         for inode in self.files:
-            inode.syncs.append(time)
+            inode.sync(time)
         for entry in self.entries:
             self._covered.setdefault(entry, time)
         self._barriers.append(time)

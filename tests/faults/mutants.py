@@ -34,7 +34,73 @@ def _only(file: str, words: str) -> tuple[str, ...]:
 MUTANTS = (
     # What survives a power cut
     Mutant(
-        "the bytes of new files are not synced",
+        "the journal is not synced",
+        "durable.py",
+        "            datasync(descriptor)\n",
+        "",
+        _only(_CUT, "during_an_operation and update and not first"),
+        r"unsynced bytes",
+    ),
+    Mutant(
+        "an operation is acknowledged without the journal",
+        "store/recent.py",
+        "            self.journal.append(made)\n",
+        "            pass\n",
+        _only(_CUT, "during_an_operation and update and not first"),
+        r'"main\.lock"',
+    ),
+    Mutant(
+        "what changes nothing is acknowledged without making the head durable",
+        "transaction.py",
+        """\
+            self.revisions.recent.make_durable(before.revision or "", self._guarded)
+            return Done(""",
+        """\
+            return Done(""",
+        (f"{_AFTER_A_KILL}[0]",),
+        r'"main\.lock"|unsynced bytes',
+    ),
+    Mutant(
+        "what a killed writer published counts as durable",
+        "store/recent.py",
+        """\
+        self.settle()
+        made =""",
+        """\
+        made =""",
+        (f"{_AFTER_A_KILL}[4]",),
+        r'"main\.lock"|unsynced bytes',
+    ),
+    Mutant(
+        "the journal says nothing after a power cut",
+        "store/epoch.py",
+        "    return not is_of_this_boot(HEAD.unpack(raw)[3])",
+        "    return False",
+        _only(_CUT, "during_an_operation and update and not first"),
+        r'"main\.lock"',
+    ),
+    Mutant(
+        "a record of the journal counts though its checksum is another",
+        "store/journal.py",
+        " or zlib.crc32(raw[12:whole]) != crc",
+        "",
+        _only(_CUT, "during_an_operation and update and not first"),
+        r"gsmoved1.*unsynced bytes.*: (half|nuls)",
+    ),
+    Mutant(
+        "what the journal puts back after a power cut is not durable",
+        "store/recent.py",
+        """\
+        self.directory.write(f"{name}.pack", raw)
+""",
+        """\
+        self.directory.write(f"{name}.pack", raw, durable=False)
+""",
+        _only(_CUT, "while_another_is_recovered"),
+        r"unsynced bytes",
+    ),
+    Mutant(
+        "the bytes of a tag are not synced",
         "durable.py",
         """\
                     if durable:
@@ -42,26 +108,8 @@ MUTANTS = (
                 except OSError:""",
         """\
                 except OSError:""",
-        _only(_CUT, "during_an_operation and update and not first"),
+        _only(_CUT, "during_an_operation and checkpoint"),
         r"unsynced bytes",
-    ),
-    Mutant(
-        "the entries of new objects are not synced",
-        "store/objects.py",
-        """\
-        for fan in fans:
-            self.directory.sync(fan)
-""",
-        "",
-        _only(_CUT, "during_an_operation and update and not first"),
-        r'without renameat.*"[0-9a-f]{38}"',
-    ),
-    Mutant(
-        "the entries of directories of objects are not synced",
-        "store/objects.py",
-        "        self.directory.sync(OBJECTS)  # also",
-        "        # also",
-        _only(_CUT, "somebody_made and names0"),
     ),
     Mutant(
         "the entry of a directory of tags is not synced where somebody else made it",
@@ -69,17 +117,6 @@ MUTANTS = (
         """        self.directory.sync_way(parent, below=_TAGS)  # whoever made it may have been killed before that""",
         """        pass""",
         _only(_CUT, "somebody_made and names1"),
-    ),
-    Mutant(
-        "an object that is there already counts as durable",
-        "store/objects.py",
-        """\
-                self.directory.sync_file(name)
-                continue""",
-        """\
-                continue""",
-        (f"{_AFTER_A_KILL}[0]",),
-        r'renameat.*"[0-9a-f]{38}"',
     ),
     Mutant(
         "what somebody put in place right before he was killed counts as durable",
@@ -95,35 +132,20 @@ MUTANTS = (
         r'renameat.*"gamma"',
     ),
     Mutant(
+        "files are written before a head that somebody moved and did not acknowledge is durable",
+        "transaction.py",
+        "        self.revisions.recent.make_durable(head, self._guarded)\n",
+        "",
+        (f"{_AFTER_A_KILL}[3]",),
+        r'"main\.lock"|session-state\.json"',
+    ),
+    Mutant(
         "a tag that somebody made right before he was killed counts as durable",
         "transaction.py",
         "                self.revisions.refs.make_tag_durable(ref)",
         "                pass",
         (f"{_AFTER_A_KILL}[2]",),
         r'linkat.*"here"',
-    ),
-    Mutant(
-        "the move of the branch is not synced",
-        "store/refs.py",
-        """\
-            self.directory.sync(path.rpartition("/")[0])
-        except""",
-        """\
-            pass
-        except""",
-        _only(_CUT, "during_an_operation and update and not first"),
-        r'"main\.lock"',
-    ),
-    Mutant(
-        "what changes nothing is acknowledged without making the head durable",
-        "transaction.py",
-        """\
-            self.revisions.refs.make_durable()
-            return Done(""",
-        """\
-            return Done(""",
-        (f"{_AFTER_A_KILL}[0]",),
-        r'"main\.lock"',
     ),
     Mutant(
         "a new repository is renamed into place before it is synced",
@@ -162,17 +184,50 @@ MUTANTS = (
     ),
     # What a kill leaves
     Mutant(
+        "the branch moves before its objects can be found",
+        "store/recent.py",
+        """\
+            self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
+            if not is_journaled:
+                self._sync([name])
+            self.refs.advance(made.parent, made.head, durable=not is_journaled)
+""",
+        """\
+            if not is_journaled:
+                self._sync([name])
+            self.refs.advance(made.parent, made.head, durable=not is_journaled)
+            self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
+""",
+        _only(_KILL, "any_system_call and update and not first"),
+        r'"main\.lock"|\.idx',
+    ),
+    Mutant(
         "the files are written before the branch moves",
         "transaction.py",
         """\
-            self.revisions.refs.advance(parent.id, revision.id)
-            # The""",
+                recent.publish(prepared)
+""",
         """\
-            self._project(parent, revision, paths | frozenset(after.edits), seen or {})
-            self.revisions.refs.advance(parent.id, revision.id)
-            # The""",
+                for stored_id, stored in prepared.objects.items():
+                    self.revisions.objects.remember(stored_id, stored)
+                self._project(lease, parent, revision, paths | frozenset(after.edits), seen or {})
+                recent.publish(prepared)
+""",
         _only(_KILL, "any_system_call and update and not first"),
-        r'"main\.lock"',
+        r'"main\.lock"|\.pack"',
+    ),
+    Mutant(
+        "packs that were never published stay",
+        "store/recent.py",
+        """\
+                if name != _current(chain):
+                    self.remove(name)
+""",
+        """\
+                pass
+""",
+        _only(_KILL, "any_system_call and update and not first"),
+        r'"main\.lock"|\.(pack|idx)"',
     ),
     Mutant(
         "a lock of the branch that a kill left stays",
@@ -242,19 +297,44 @@ MUTANTS = (
     ),
     # What an error leads to
     Mutant(
-        "a failed fsync of the branch is passed over",
-        "store/refs.py",
+        "a failed sync of the journal is passed over",
+        "store/recent.py",
         """\
-        except StorageError as error:
-            raise StorageError(
-                f"main moved""",
+                self._sync([_name(made)])
+                self.refs.make_durable()
+            except""",
         """\
-        except StorageError as error:
-            return
-            raise StorageError(
-                f"main moved""",
-        _only(_IO, "failed_fsync and create"),
-        r'/refs/heads>|"main\.lock"',
+                pass
+            except""",
+        _only(_IO, "failed_fsync and create and not update"),
+        r'/journal>|"main\.lock"',
+    ),
+    Mutant(
+        "a journal whose sync failed is believed afterwards",
+        "store/recent.py",
+        """\
+            finally:
+                self.journal.drop()
+        self._follow(""",
+        """\
+            finally:
+                pass
+        self._follow(""",
+        (f"{_IO}::test_a_failed_fsync_is_never_taken_for_success[create+update]",),
+        r"/journal>|^(without [^;]*; )?unsynced bytes: empty$",
+    ),
+    Mutant(
+        "an exchange counts as failed when the other file cannot be removed",
+        "durable.py",
+        """\
+                with suppress(OSError):  # it is in its place: what is left of the other is swept later
+                    os.unlink(last, dir_fd=parent)
+""",
+        """\
+                os.unlink(last, dir_fd=parent)
+""",
+        _only(_IO, "an_io_error and update and not first"),
+        r'unlinkat.*"main\.lock"',
     ),
     Mutant(
         "what cannot be removed after the branch moved is an error",
@@ -282,7 +362,7 @@ MUTANTS = (
             return [f"its files are not all written: {error}"]
 """,
         _only(_IO, "an_io_error and create"),
-        r'"projected"\)',
+        r"/projected>",
     ),
     Mutant(
         "a tag that could not be made is forgotten",
@@ -315,10 +395,10 @@ MUTANTS = (
         "a lease is not looked at again before publishing",
         "transaction.py",
         """\
-            self.keeper.prove(lease)
-            self.revisions.objects.require(""",
+                self.keeper.prove(lease)
+                recent.publish(""",
         """\
-            self.revisions.objects.require(""",
+                recent.publish(""",
         ("tests/test_lease.py", "tests/test_fencing.py"),
     ),
     Mutant(
@@ -340,7 +420,7 @@ MUTANTS = (
             return True
         return found == stored
 """,
-        _only("tests/test_repair.py", "left_damaged"),
+        _only("tests/test_repair.py", "object_lies_there_damaged"),
     ),
     Mutant(
         "packed refs are believed, however old they are",

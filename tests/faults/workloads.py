@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -300,6 +301,8 @@ def _apply(patches: Iterable[str]) -> None:
             gitstate.durable.fsync = gitstate.durable.datasync = lambda descriptor: None
         elif words[0] == "in another boot":  # as if the machine had been restarted since
             gitstate.process.boot_id = lambda: ANOTHER_BOOT
+        elif words[0] == "boot":  # or a certain one
+            gitstate.process.boot_id = partial(str, words[1])
         elif words[0] == "largest file":  # beyond it a write fails, as on a full disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(words[1]), resource.RLIM_INFINITY))
         elif words[0] == "open files":
