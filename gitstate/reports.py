@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from gitstate.results import Answered
+from gitstate.results import _Answer
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ArchivedLoop(Answered):
+class ArchivedLoop(_Answer):
     """A loop that was archived. ``bytes`` counts what lies in its directory, ``tag`` is without ``refs/tags/``."""
 
     loop_id: str
@@ -25,7 +25,7 @@ class ArchivedLoop(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Checkpoint(Answered):
+class Checkpoint(_Answer):
     """A named moment of a loop. ``tag`` is without ``refs/tags/`` and serves as a revision everywhere."""
 
     loop_id: str
@@ -38,7 +38,7 @@ class Checkpoint(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class OutputPaths(Answered):
+class OutputPaths(_Answer):
     """Where an iteration's output goes."""
 
     stdout: Path
@@ -46,7 +46,7 @@ class OutputPaths(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class GarbageReport(Answered):
+class GarbageReport(_Answer):
     """What a collection of garbage came to: the bytes and packs of ``.git`` before and after, and its objects.
 
     Of a dry run, ``bytes_after`` is an estimate.

@@ -12,7 +12,7 @@ from gitstate.clock import isoformat
 from gitstate.records import LoopState, RegistryEntry
 
 
-class Answered:
+class _Answer:
     """Gives a dataclass its ``to_dict``."""
 
     __slots__ = ()
@@ -40,7 +40,7 @@ class Answered:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Answered):
+    if isinstance(value, _Answer):
         return value.to_dict()
     if isinstance(value, datetime):
         return isoformat(value)
@@ -54,7 +54,7 @@ def _plain(value: object) -> object:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class FieldChange(Answered):
+class FieldChange(_Answer):
     """One field that differs. ``loop_id`` is ``None`` for the registry, ``path`` a JSON pointer (RFC 6901);
     ``before`` is ``None`` when added, ``after`` when removed."""
 
@@ -66,7 +66,7 @@ class FieldChange(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Change(Answered):
+class Change(_Answer):
     """An operation read back from history.
 
     ``revision`` is the commit id (``None`` only for the plan of a dry run, and where artifacts were freed without a
@@ -100,7 +100,7 @@ Severity = Literal["note", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Finding(Answered):
+class Finding(_Answer):
     """Something that ``check``, ``repair`` or ``status`` noticed.
 
     ``code`` is from the closed list in ``docs/reference/findings.md``; ``revision`` the last good one; ``hint`` a
@@ -118,7 +118,7 @@ class Finding(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Liveness(Answered):
+class Liveness(_Answer):
     """Whether the process that a loop names lives; ``foreign`` is one of another host, of which nothing is known."""
 
     verdict: Literal["alive", "dead", "foreign", "none"]
@@ -127,7 +127,7 @@ class Liveness(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LeaseInfo(Answered):
+class LeaseInfo(_Answer):
     """Who holds the lease: what its record says, and what is true of its process here and now.
 
     ``holder`` is the purpose the record gives (the original's ``loopId``), ``alive`` is ``None`` when it cannot be
@@ -146,7 +146,7 @@ class LeaseInfo(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LoopReport(Answered):
+class LoopReport(_Answer):
     """One loop, from all sides. ``entry`` is ``None`` for an archived one."""
 
     entry: RegistryEntry | None
@@ -156,7 +156,7 @@ class LoopReport(Answered):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Overview(Answered):
+class Overview(_Answer):
     """What is going on: loops in the registry's order, slots, the lease if held, and what the cheap part of ``check`` sees.
 
     ``size_bytes`` is what ``.git`` takes on disk.
