@@ -1,0 +1,182 @@
+"""The journal after a power cut and after damage, and the pack entries that it holds."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clocks import FakeClock
+from conftest import git
+from dulwich.pack import apply_delta
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gitstate.process
+from gitstate import StateRepository
+from gitstate.durable import Directory
+from gitstate.store.entries import base_of, difference, relative, unpacked, whole
+from gitstate.store.journal import SIZE
+from gitstate.store.objects import Stored
+
+JOURNAL = ".git/gitstate/journal"
+BRANCH = ".git/refs/heads/main"
+
+
+@pytest.fixture
+def busy(state: StateRepository) -> StateRepository:
+    state.create_loop("Fix the tests", "all pass", loop_id="one", pid=None)
+    state.update_loop("one", {"note": "before"})
+    return state
+
+
+def restarted(state: StateRepository, monkeypatch: pytest.MonkeyPatch) -> StateRepository:
+    """The state as whoever comes first after the machine was restarted finds it."""
+    monkeypatch.setattr(gitstate.process, "boot_id", lambda: "another-boot")
+    return StateRepository(state.project_root, actor="user:alice", clock=FakeClock())
+
+
+def cut(state: StateRepository, head: str) -> None:
+    """Take what was not synced: the recent pack, and the last moves of the branch."""
+    for path in (state.base_dir / ".git/objects/pack").iterdir():
+        path.unlink()
+    (state.base_dir / BRANCH).write_text(f"{head}\n")
+
+
+# --- after a power cut -----------------------------------------------------------------------------------------------
+
+
+def test_what_was_acknowledged_is_read_from_the_journal_at_once_and_nothing_is_written(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = git(busy.base_dir, "rev-list", "--max-parents=0", "main").stdout.strip()
+    cut(busy, first)
+    with restarted(busy, monkeypatch) as later:
+        assert later.get_loop("one")["note"] == "before"
+        assert [change.operation for change in later.log("one")] == ["update", "create"]
+        assert [finding.code for finding in later.check()] == ["journal_pending"]
+        assert (busy.base_dir / BRANCH).read_text().strip() == first
+        later.update_loop("one", {"note": "after"})
+
+
+def test_the_next_mutation_gives_git_its_history_back(busy: StateRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = git(busy.base_dir, "rev-list", "--max-parents=0", "main").stdout.strip()
+    cut(busy, first)
+    with restarted(busy, monkeypatch) as later:
+        later.update_loop("one", {"note": "after"})
+    subjects = git(busy.base_dir, "log", "--format=%s").stdout.splitlines()
+    assert [subject.split()[0] for subject in subjects] == ["update", "update", "create", "init:"]
+
+
+def test_repair_alone_gives_it_back_too(busy: StateRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = busy.revision()
+    cut(busy, git(busy.base_dir, "rev-list", "--max-parents=0", "main").stdout.strip())
+    with restarted(busy, monkeypatch) as later:
+        assert ("journal_pending", "put back") in [(found.code, found.action) for found in later.repair()]
+    assert git(busy.base_dir, "rev-parse", "main").stdout.strip() == head
+
+
+def test_a_branch_that_went_on_from_the_journal_stays_where_it_is(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = ("-c", "user.name=a", "-c", "user.email=a@b")
+    git(busy.base_dir, *me, "commit", "-q", "--allow-empty", "-m", "By hand")
+    by_hand = git(busy.base_dir, "rev-parse", "main").stdout.strip()
+    with restarted(busy, monkeypatch) as later:
+        later.update_loop("one", {"note": "after"})
+    assert git(busy.base_dir, "rev-parse", "main~1").stdout.strip() == by_hand
+
+
+# --- after damage ----------------------------------------------------------------------------------------------------
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(SIZE))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def flipped(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[4096 + 200] ^= 1  # in the first publication that moves the branch
+    path.write_bytes(bytes(raw))
+
+
+@pytest.mark.parametrize("harm", [removed, zeroed, cut_short, flipped])
+def test_what_a_damaged_journal_no_longer_holds_survives_once_anything_is_built_upon_it(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None]
+) -> None:
+    harm(busy.base_dir / JOURNAL)
+    synced: set[str] = set()
+    sync_file = Directory.sync_file
+
+    def watched(directory: Directory, name: str) -> None:
+        sync_file(directory, name)
+        synced.add(name)
+
+    monkeypatch.setattr(Directory, "sync_file", watched)
+    with StateRepository(busy.project_root, actor="user:alice", clock=FakeClock()) as again:
+        again.update_loop("one", {"note": "after"})
+    assert BRANCH in synced
+    for path in (busy.base_dir / ".git/objects/pack").iterdir():
+        if f".git/objects/pack/{path.name}" not in synced:
+            path.unlink()  # as a power cut may
+    with restarted(busy, monkeypatch) as later:
+        assert later.get_loop("one")["note"] == "after"
+        assert [change.operation for change in later.log("one")] == ["update", "update", "create"]
+        later.update_loop("one", {"note": "and on"})
+
+
+def test_in_its_own_boot_a_journal_without_a_byte_of_truth_changes_no_answer(busy: StateRepository) -> None:
+    flipped(busy.base_dir / JOURNAL)
+    with StateRepository(busy.project_root, actor="user:alice", clock=FakeClock()) as again:
+        assert again.get_loop("one")["note"] == "before"
+        assert again.check(full=True) == []
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+LINES = st.lists(
+    st.sampled_from([b"{\n", b'  "a": 1,\n', b'  "note": "x",\n', b"}\n", b"\0\xff", b"tree"]), max_size=60
+)
+ID, OTHER = "1" * 40, "2" * 40
+
+
+@settings(deadline=None)
+@given(LINES.map(b"".join), LINES.map(b"".join))
+def test_a_difference_makes_its_target_of_its_base(base: bytes, target: bytes) -> None:
+    assert b"".join(apply_delta(base, difference(base, target))) == target
+
+
+@pytest.mark.parametrize("size", [0, 15, 16, 127, 2047, 2048, 70_000])
+def test_an_entry_gives_back_its_object_at_any_size(size: int) -> None:
+    stored = Stored(b"blob", bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    assert unpacked(whole(ID, stored).raw, lambda name: stored) == stored
+
+
+def test_a_small_change_of_a_large_record_takes_few_bytes() -> None:
+    lines = [b'  "lesson %06d": "%s",\n' % (number, b"x" * 60) for number in range(1000)]
+    before, after = b"".join(lines), b"".join([*lines[:10], b'  "new": 1,\n', *lines[11:], b"}\n"])
+    made = relative(ID, after, OTHER, before)
+    assert made is not None
+    assert base_of(made.raw) == OTHER
+    assert len(made.raw) < 200
+    assert unpacked(made.raw, lambda name: Stored(b"blob", before)).raw == after
+
+
+def test_a_damaged_entry_is_damage_and_nothing_else() -> None:
+    raw = bytearray(whole(ID, Stored(b"blob", b"some bytes of a record")).raw)
+    raw[5] ^= 0xFF
+    with pytest.raises((ValueError, AssertionError)):
+        assert unpacked(bytes(raw), lambda name: Stored(b"blob", b"")).raw == b"some bytes of a record"
+    with pytest.raises(ValueError, match="unreadable"):
+        unpacked(
+            bytes([0x70 | 5]) + bytes.fromhex(OTHER) + zlib.compress(b"\xff\xff"), lambda name: Stored(b"blob", b"")
+        )
