@@ -13,6 +13,7 @@ from dulwich.pack import apply_delta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gitstate.durable
 import gitstate.process
 from gitstate import StateRepository
 from gitstate.durable import Directory
@@ -86,6 +87,17 @@ def test_a_branch_that_went_on_from_the_journal_stays_where_it_is(
     with restarted(busy, monkeypatch) as later:
         later.update_loop("one", {"note": "after"})
     assert git(busy.base_dir, "rev-parse", "main~1").stdout.strip() == by_hand
+
+
+def test_what_changes_nothing_is_acknowledged_after_a_sync_of_what_stands_there(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    sync = gitstate.durable.datasync
+    monkeypatch.setattr(gitstate.durable, "datasync", lambda descriptor: synced.append(descriptor) or sync(descriptor))
+    busy.update_loop("one", {"note": "before"})
+    assert busy.last_change is None
+    assert len(synced) == 1
 
 
 # --- after damage ----------------------------------------------------------------------------------------------------
