@@ -91,7 +91,7 @@ def test_a_power_cut_while_another_is_recovered_from_keeps_what_both_came_after(
         chosen = _drawn(again, states, 240 if full else times(6), seed)
         wrong = found(
             f"{state.model}, after call {state.time} ({_text(again, state)}), {state.words}: {words}"
-            for state, verdict in judged(bench, again, chosen, expected)
+            for state, verdict in judged(bench, again, chosen, expected, was_cut=True)
             for words in verdict
         )
     record_property("figures", f"power cut, {first} cut + {second}: {len(chosen)} states, {len(wrong)} wrong")
