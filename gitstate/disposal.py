@@ -80,7 +80,7 @@ class Disposal:
             self._put_aside.append(self._moved_aside(name, durable=True))
 
     def _moved_aside(self, name: str, *, durable: bool = False) -> str:
-        target = f"{layout.ASIDE}/{os.getpid()}-{os.urandom(6).hex()}"
+        target = self.directory.new_name()
         if self.directory.is_directory(name):
             self.directory.open_up(name)  # to move it is to change it, too
         self.directory.move(name, target, durable=durable)
@@ -98,10 +98,15 @@ class Disposal:
     def sweep(self) -> None:
         """Remove what processes that are gone left in the aside directory. Under the guard."""
         for name in self.directory.names(layout.ASIDE):
-            owner = name.partition("-")[0]
-            if not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead":
+            if self._is_ownerless(name):
                 with suppress(StorageError):  # somebody else's file among artifacts; ``check`` names it
                     self._remove(f"{layout.ASIDE}/{name}")
+
+    def _is_ownerless(self, name: str) -> bool:
+        owner = name.partition("-")[0]
+        if owner == str(os.getpid()):  # in a container every run of an agent may have the same pid
+            return not self.directory.is_of_this_run(name)
+        return not owner.isdigit() or process.liveness(int(owner), None).verdict == "dead"
 
     def _remove(self, name: str) -> None:
         """Remove whatever has that name in the aside directory; symlinks are removed, never followed.

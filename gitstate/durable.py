@@ -127,6 +127,7 @@ class Directory:
     def __init__(self, path: Path, aside: str) -> None:
         self.path = path
         self.aside = aside
+        self.is_littered = False  # whether something that was to go may lie there still
         self._local = _Local()
 
     # --- looking ---
@@ -275,6 +276,10 @@ class Directory:
         """A name in the aside directory that nothing has, beginning with the pid of whoever is to put it somewhere."""
         return f"{self.aside}/{os.getpid()}-{_run}{next(_numbers):x}"
 
+    def is_of_this_run(self, name: str) -> bool:
+        """Whether this very process may have given that name, and not one that had its pid before."""
+        return name.rpartition("/")[2].startswith(f"{os.getpid()}-{_run}")
+
     def prepare(self, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> str:
         """A file with *raw* in the aside directory; its name. Whoever prepares it puts it in place or removes it."""
         name = self.new_name()
@@ -305,7 +310,7 @@ class Directory:
     @contextmanager
     def preparing(self, *, mode: int = 0o600) -> Iterator[tuple[str, BufferedWriter]]:
         """As :meth:`prepare`, for what is written bit by bit: its name, and the file, which is durable after the block."""
-        name = f"{self.aside}/{os.getpid()}-{os.urandom(6).hex()}"
+        name = self.new_name()
         self.make(self.aside)
         try:
             with self._parent(name) as (parent, last):
@@ -398,8 +403,10 @@ class Directory:
             with self._parent(name) as (parent, last), self._parent(target) as (other, new):
                 if not _exchanged(parent, last, other, new):
                     return False
-                with suppress(OSError):  # it is in its place: what is left of the other is swept later
+                try:
                     os.unlink(last, dir_fd=parent)
+                except OSError:  # it is in its place: what is left of the other is swept later
+                    self.is_littered = True
         except OSError as error:
             raise _storage(target, error) from None
         return True
@@ -427,8 +434,10 @@ class Directory:
 
     def drop(self, name: str) -> None:
         """Remove what was prepared and is no longer wanted. Where that fails it is swept later: it undoes nothing."""
-        with suppress(StorageError):
+        try:
             self.discard(name)
+        except StorageError:
+            self.is_littered = True
 
     def remove_empty(self, name: str) -> bool:
         """Remove a directory if it is empty; whether it was."""

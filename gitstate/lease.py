@@ -39,6 +39,7 @@ class Lease:
 
     ``since`` is when it began by the clock of the file system, in nanoseconds: what was changed before has another time.
     ``noted`` is what its holder knows of the files; ``claim`` is the record as it was last found to be this lease's.
+    ``sign`` is the record's other name, in the aside directory: it stays until its holder has cleared up.
     """
 
     generation: int
@@ -49,6 +50,7 @@ class Lease:
     since: int = 0
     noted: object = None
     claim: Claim | None = None
+    sign: str | None = None
 
     @property
     def pid(self) -> int:
@@ -69,10 +71,10 @@ class LeaseKeeper:
 
     # --- acquiring ---
 
-    def acquire(self, purpose: str, timeout: float, *, first: Callable[[], None]) -> Lease:
+    def acquire(self, purpose: str, timeout: float, *, first: Callable[[Lease], None]) -> Lease:
         """The lease, as soon as it is free or provably abandoned; *timeout* in seconds, 0 tries once.
 
-        *first* is called under the guard in which the lease was taken.
+        *first* is called with it, under the guard in which it was taken.
 
         Raises:
             LeaseTimeoutError: somebody else held it all the time, or the guard was not to be had.
@@ -114,11 +116,12 @@ class LeaseKeeper:
                 if before and was_free:
                     return
 
-    def _begin(self, lease: Lease, first: Callable[[], None]) -> None:
+    def _begin(self, lease: Lease, first: Callable[[Lease], None]) -> None:
         try:
-            first()
+            first(lease)
         except BaseException:
             self.release(lease)
+            self.take_sign_away(lease)
             raise
 
     def _take(self, purpose: str, judged: Claim | None) -> Lease | None:
@@ -138,12 +141,15 @@ class LeaseKeeper:
         lease.monotonic_expiry = self.clock.monotonic() + self.seconds
         # Known as held before it can be seen, or another thread would take it for one that this process abandoned.
         _HELD.add(lease.nonce)
-        published = False
+        published, lease.claim = False, None
+        self.take_sign_away(lease)
         try:
-            published = self.directory.write_new(LEASE_RECORD, encode(self._record(lease)), mode=0o644, durable=False)
+            lease.sign = self.directory.prepare(encode(self._record(lease)), mode=0o644, durable=False)
+            published = self.directory.link(lease.sign, LEASE_RECORD)
         finally:
             if not published:
                 self.abandon(lease)
+                self.take_sign_away(lease)
         return published
 
     def _record(self, lease: Lease) -> Record:
@@ -170,6 +176,18 @@ class LeaseKeeper:
         except (NotAFileError, ValueError):
             return 0
         return mark if 0 <= mark < SAFE_INTEGER else 0
+
+    # --- the sign ---
+
+    def is_alone(self, lease: Lease) -> bool:
+        """Whether nothing but its sign lies in the aside directory: nobody was killed in the middle of anything."""
+        return lease.sign is not None and self.directory.names(self.directory.aside) == [lease.sign.rpartition("/")[2]]
+
+    def take_sign_away(self, lease: Lease) -> None:
+        """The holder is done, and leaves nothing behind."""
+        if lease.sign is not None and lease.pid == os.getpid():
+            self.directory.drop(lease.sign)
+            lease.sign = None
 
     # --- looking ---
 
@@ -267,11 +285,11 @@ class LeaseKeeper:
         """Let the record expire; this process itself takes it for stale from now on."""
         _HELD.discard(lease.nonce)
 
-    def release(self, lease: Lease) -> None:
-        """Give the lease back if it is still ours. Under the guard."""
+    def release(self, lease: Lease, *, proved: bool = False) -> None:
+        """Give the lease back if it is still ours. Under the guard, *proved* in the same hold of it or not."""
         self.abandon(lease)
-        claim = self._mine(lease)
-        if claim is not None:
+        claim = (lease.claim if proved else None) or self._mine(lease)
+        if claim is not None:  # whatever stands there is looked at once more when it was moved
             self._set_aside(claim)
 
     # --- asking ---

@@ -67,6 +67,8 @@ class Writer:
     revisions: Revisions
     keeper: LeaseKeeper = field(init=False)
     notes: Noting = field(init=False)
+    _has_swept: bool = field(default=False, init=False)
+    _left: list[str] = field(default_factory=list, init=False)  # signs of passes that may have left something behind
 
     def __post_init__(self) -> None:
         self.notes = Noting(self.projection)
@@ -107,7 +109,7 @@ class Writer:
         """The lease alone, for what changes no state: for the length of the block nobody else mutates."""
         with self._entered(), self.directory.kept_open():
             self.prepare()
-            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._sweep)
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._clear_up)
             try:
                 yield lease
             finally:
@@ -118,7 +120,7 @@ class Writer:
         """Steps 2 to 4: the lease, and the snapshot of a head that the files agree with; then the lease is given back."""
         with self._entered(), self.directory.kept_open():
             self.prepare()
-            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._sweep)
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._clear_up)
             try:
                 head = self._reconciled(lease)
                 yield lease, Snapshot(self.revisions.tree(head))
@@ -186,6 +188,7 @@ class Writer:
         tags = [(ref, made.add_stored(self.revisions.build_tag(ref, revision))) for ref in after.new_tags]
         recent = self.revisions.recent
         prepared = recent.prepare(parent.id, revision.id, made.objects, made.bases)
+        is_first = prepared.publication.number == 1
         try:
             with self.keeper.guard.hold(self._patience):
                 self.keeper.prove(lease)
@@ -197,13 +200,17 @@ class Writer:
                 changed = paths | frozenset(after.edits)
                 problems += self._project(lease, parent, revision, changed, seen or {}, whole=not untagged)
                 if last:
-                    self._give_back(lease)
-        except BaseException:
+                    self._give_back(lease, proved=True)
+                    if not is_first:
+                        self._leave(lease)  # before others can come, who would look for what it stands for
+        except BaseException as error:
             recent.discard(prepared)
+            if isinstance(error, StorageError) or not isinstance(error, GitStateError):
+                self.directory.is_littered = True
             raise
         for problem in problems:
             self._warn(f"{revision.id[:7]} is committed, but {problem}; the next mutation makes it good")
-        if last and prepared.publication.number == 1:
+        if last and is_first:
             self._keep_few()
         return revision
 
@@ -381,8 +388,21 @@ class Writer:
             self.revisions.objects.write([tag])
             self.revisions.refs.create_tag(ref, tag.id)
 
+    def _clear_up(self, lease: Lease) -> None:
+        """Remove what was left behind, if anything can have been. Under the guard.
+
+        Whoever mutates has his sign in the aside directory until he is done: where there is none, nobody was killed.
+        """
+        if self._has_swept and self.keeper.is_alone(lease):
+            self.revisions.recent.learn()
+            return
+        self._sweep()
+        while self._left:
+            self.directory.drop(self._left.pop())
+        self._has_swept = True
+
     def _sweep(self) -> None:
-        """Remove what a killed gitstate left: its temporary files and its lock of the branch. Under the guard."""
+        """Remove what a killed gitstate left: its temporary files and its lock of the branch."""
         self._replay()
         self.revisions.refs.left_over(self.revisions.is_ours)
         with suppress(CorruptStateError):
@@ -436,7 +456,7 @@ class Writer:
     def _entered(self) -> Iterator[None]:
         """A mutation inside a mutation of the same thread can only wait for itself: it is refused at once."""
         inside: set[str] = getattr(_INSIDE, "bases", set())
-        key = f"{os.getpid()} {os.path.realpath(self.base)}"  # a child forked meanwhile is in the middle of nothing
+        key = f"{os.getpid()} {self._identity()}"  # a child forked meanwhile is in the middle of nothing
         if key in inside:
             raise RefusedError(
                 "this thread is in the middle of a mutation of the same state directory",
@@ -449,20 +469,36 @@ class Writer:
         finally:
             _INSIDE.bases = inside
 
-    def _release(self, lease: Lease) -> None:
-        if not self.keeper.holds(lease):
-            return
+    def _identity(self) -> str:
+        """What the state directory is called here, whichever way leads to it."""
         try:
-            with self.keeper.guard.hold(BRIEFLY):
-                self._give_back(lease)
-        except GitStateError as error:
-            self.keeper.abandon(lease)
-            logged(f"the lease of generation {lease.generation} is left to expire: {error}")
+            found = os.stat(self.base)
+        except OSError:  # it is made in the course of this
+            return os.path.realpath(self.base)
+        return f"{found.st_dev} {found.st_ino}"
 
-    def _give_back(self, lease: Lease) -> None:
+    def _release(self, lease: Lease) -> None:
+        if self.keeper.holds(lease):
+            try:
+                with self.keeper.guard.hold(BRIEFLY):
+                    self._give_back(lease)
+            except GitStateError as error:
+                self.keeper.abandon(lease)
+                logged(f"the lease of generation {lease.generation} is left to expire: {error}")
+        self._leave(lease)
+
+    def _leave(self, lease: Lease) -> None:
+        """Take the sign away, unless something may be left: then it has the next writer sweep."""
+        if self.directory.is_littered and lease.sign is not None:
+            self.directory.is_littered = False
+            self._left.append(lease.sign)
+        else:
+            self.keeper.take_sign_away(lease)
+
+    def _give_back(self, lease: Lease, *, proved: bool = False) -> None:
         """Release under the guard that is held already. What was published stays published if this fails."""
         try:
-            self.keeper.release(lease)
+            self.keeper.release(lease, proved=proved)
         except GitStateError as error:
             logged(f"the lease of generation {lease.generation} is left to expire: {error}")
 

@@ -392,19 +392,23 @@ def test_two_holders_that_both_take_their_lease_for_theirs_publish_one_after_the
 def test_after_a_writer_was_killed_at_any_step_the_next_one_gets_in_at_once(
     name: str, ground: Callable[[Scene], Path], full: bool, record_property: Callable[[str, object], None]
 ) -> None:
+    """The next one has been there all the time, and looks for what others left only where a sign of theirs lies."""
     scene, outcomes = SCENES[name], set()
     killed = 0
     for number in points(name, full, every=2 if name == "an update" else 7):
-        project = ground(scene)
+        project = ground(SCENES["an update"])
+        state = other(project)
+        state.update_loop(LOOP, {"status": "running"})  # which it is: nothing is committed
+        scene.arrange(base_of(project))
         victim = begin(project, scene, number, signal.SIGKILL, every=full, lease=30)
         if not victim.await_signal():
             break
         assert victim.outcome() == ""
         killed += 1
-        state = other(project)
         assert go_on(state) < AT_ONCE
         outcomes.add(len(made_by(state, "user:victim")))
         assert findings(project) == []
+        assert len(state._writer.revisions.recent.of_epoch()) <= 1
         assert list((base_of(project) / ".git/gitstate/aside").iterdir()) == []
         shutil.rmtree(project)
     record_property("figures", f"killed in {name}: at {killed} steps, 0 wrong")

@@ -27,6 +27,7 @@ from gitstate import LeaseLostError, LeaseTimeoutError, RefusedError, StateRepos
 from gitstate.durable import Directory
 from gitstate.guard import Guard
 from gitstate.layout import ASIDE, GENERATION, GUARD, QUARANTINE
+from gitstate.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -579,16 +580,18 @@ def test_no_thread_takes_the_lease_of_another_for_one_that_was_abandoned(
 ) -> None:
     """The record can be seen a moment before the call that wrote it returns."""
     keeper = state._writer.keeper
-    write_new, judged = keeper.directory.write_new, []
+    link, judged = keeper.directory.link, []
 
-    def watched(*words: Any, **options: Any) -> bool:
-        done = write_new(*words, **options)
+    def watched(name: str, target: str) -> bool:
+        done = link(name, target)
+        if target != "registry.json.lock":
+            return done
         claimed = keeper._find()
         assert claimed is not None
         judged.append(elsewhere(lambda: keeper._is_stale(claimed)))
         return done
 
-    monkeypatch.setattr(keeper.directory, "write_new", watched)
+    monkeypatch.setattr(keeper.directory, "link", watched)
     count_up(state)
     assert judged == [False]
 
@@ -662,7 +665,7 @@ def test_a_holder_that_was_overtaken_can_start_again(state: StateRepository, clo
 
 def test_an_overtaken_holder_does_not_remove_its_successors_record(state: StateRepository, clock: Script) -> None:
     """Not even where pid and purpose are the same, which is all that the original compares."""
-    keeper, nothing = state._writer.keeper, lambda: None
+    keeper, nothing = state._writer.keeper, lambda lease: None
     first = keeper.acquire("update-the-loop", 0, first=nothing)
     clock.advance(seconds=LEASE + 1)
     second = keeper.acquire("update-the-loop", 0, first=nothing)
@@ -696,7 +699,7 @@ def test_a_record_that_changed_since_it_was_judged_is_put_back(
 def test_a_failure_right_after_taking_the_lease_gives_it_back(
     state: StateRepository, clock: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted() -> None:
+    def interrupted(lease: Lease) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -52,11 +52,11 @@ def inspect(directory: Directory) -> str:
         raise unsafe("it is not a directory")
     if found.st_uid != os.geteuid():
         raise unsafe(f"it belongs to user id {found.st_uid}, not to you ({os.geteuid()})")
-    names = directory.names(layout.GIT)
-    if not names:
+    names = (*_INSIDES, *_FOREIGN)
+    insides = directory.statuses(layout.GIT, names)
+    if insides[0] is None and not directory.names(layout.GIT):
         return "none"
-    insides = zip((*_INSIDES, *_FOREIGN), directory.statuses(layout.GIT, (*_INSIDES, *_FOREIGN)), strict=True)
-    for name, inner in insides:
+    for name, inner in zip(names, insides, strict=True):
         if inner is not None and name in _FOREIGN:
             raise unsafe(f".git/{name} makes it take objects or history from elsewhere")
         if inner is not None and not stat.S_ISDIR(inner.st_mode):

@@ -214,13 +214,17 @@ def index_pieces(
 
     checksums, offsets, large = array("I"), array("I"), array("Q")
     yield sealed(SIGNATURE + _FAN.pack(*accumulate(counts)))
-    for bucket in buckets:
-        yield sealed(b"".join([entry[0] for entry in bucket]))
-        checksums.extend([entry[2] for entry in bucket])
-        beyond = [entry[1] for entry in bucket if entry[1] >= LARGE]
-        places = iter(range(LARGE + len(large), LARGE + len(large) + len(beyond)))
-        offsets.extend([entry[1] if entry[1] < LARGE else next(places) for entry in bucket])
-        large.extend(beyond)
+    for bucket in filter(None, buckets):
+        names, places, checks = zip(*bucket, strict=True)
+        yield sealed(b"".join(names))
+        checksums.extend(checks)
+        if max(places) < LARGE:
+            offsets.extend(places)
+            continue
+        for place in places:
+            offsets.append(place if place < LARGE else LARGE + len(large))
+            if place >= LARGE:
+                large.append(place)
     for table in (checksums, offsets, large):
         if struct.pack("=L", 1) != _LONG.pack(1):
             table.byteswap()

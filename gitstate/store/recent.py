@@ -67,17 +67,17 @@ class Recent:
     def is_overruled(self) -> bool:
         """Whether the machine stopped since the journal was written: until it is replayed it says what was published."""
         if not self._is_clean:  # once it is, nobody writes another boot's
-            self._is_clean = not (is_overruled(self.directory) and self._learn())
+            self._is_clean = not (is_overruled(self.directory) and self.learn())
         return not self._is_clean
 
     def published(self) -> list[str]:
         """The heads that the journal holds, the newest last."""
-        return [found.head for found in self._learn()]
+        return [found.head for found in self.learn()]
 
     def find(self, object_id: str, *, refresh: bool) -> Stored | None:
         """An object of the epoch; *refresh* looks into the journal again."""
         if refresh:
-            self._learn()
+            self.learn()
         entry = self._known.packed.entries.get(object_id)
         if entry is None:
             return None
@@ -86,8 +86,8 @@ class Recent:
         except (ValueError, CorruptStateError):
             return None
 
-    def _learn(self) -> tuple[Publication, ...]:
-        """The chain, whose entries are known from here on."""
+    def learn(self) -> tuple[Publication, ...]:
+        """What the journal holds, the oldest first; its entries are known from here on."""
         chain = self.journal.chain()
         self._follow(chain)
         return chain
@@ -107,7 +107,7 @@ class Recent:
     @property
     def packed(self) -> Packed:
         """The entries of the epoch."""
-        self._learn()
+        self.learn()
         return self._known.packed
 
     # --- publishing ---
@@ -202,7 +202,7 @@ class Recent:
             self.journal.drop()
             opened = False
         self._is_clean = True
-        self._learn()
+        self.learn()
         return opened
 
     def _opens(self, made: Publication) -> bool:
@@ -240,7 +240,7 @@ class Recent:
         Raises:
             StorageError: it may not.
         """
-        if not self._ends_at(self._learn(), head):
+        if not self._ends_at(self.learn(), head):
             self.settle()
             return
         try:
@@ -287,7 +287,7 @@ class Recent:
 
     def tidy(self, head: str) -> None:
         """Remove what a killed writer left: packs of objects that were never published. Under the guard."""
-        chain = self._learn()
+        chain = self.learn()
         if self._ends_at(chain, head):
             for name in self.of_epoch():
                 if name != _current(chain):
