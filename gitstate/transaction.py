@@ -193,6 +193,7 @@ class Writer:
             with self.keeper.guard.hold(self._patience):
                 self.keeper.prove(lease)
                 recent.publish(prepared)
+                self.revisions.keep_at_hand(revision, made)
                 # The commit point is passed: from here on nothing is raised.
                 problems = [*self._evidence(parent, revision, operation)]
                 untagged = self._tag(tags)

@@ -94,10 +94,15 @@ class Objects:
         """
         found = self._parsed.get((object_id, kind))
         if found is None:
-            found = self._parsed[object_id, kind] = parse(object_id, self.read(object_id, kind).raw)
-            if len(self._parsed) > _PARSED:
-                self._parsed.popitem(last=False)
+            found = parse(object_id, self.read(object_id, kind).raw)
+            self.remember_parsed(object_id, kind, found)
         return cast("T", found)
+
+    def remember_parsed(self, object_id: str, kind: bytes, found: object) -> None:
+        """Keep what parsing an object gives, or would give, at hand."""
+        self._parsed[object_id, kind] = found
+        if len(self._parsed) > _PARSED:
+            self._parsed.popitem(last=False)
 
     def _read_anywhere(self, object_id: str) -> Stored:
         """The object from the one place where it is whole, if there is one."""

@@ -351,8 +351,22 @@ class Revisions:
                 message.encode(),
             )
         )
-        name = made.add(b"commit", raw, None)
-        return _parsed_commit(name, raw), made
+        revision = Revision(
+            id=made.add(b"commit", raw),
+            tree=root,
+            parents=() if parent is None else (parent.id,),
+            author=author.partition(b" <")[0].decode("utf-8", "replace"),
+            time=datetime.fromtimestamp(when, UTC),
+            committed=committed,
+            message=message,
+        )
+        return revision, made
+
+    def keep_at_hand(self, revision: Revision, made: Made) -> None:
+        """What was built and published need not be taken apart again."""
+        self.objects.remember_parsed(revision.id, b"commit", revision)
+        for tree, entries in made.trees.items():
+            self.objects.remember_parsed(tree, b"tree", entries)
 
     def made_of(self, contents: Mapping[str, bytes]) -> dict[str, Stored]:
         """The files and directories that *contents* would be as objects, by id, the top last. Nothing is written."""

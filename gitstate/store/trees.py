@@ -109,10 +109,14 @@ def _parsed_tree(tree_id: str, raw: bytes) -> Mapping[bytes, tuple[int, str]]:
 
 @dataclass(eq=False, repr=False)
 class Made:
-    """Objects made and not written yet, by id; ``bases`` has what a file or directory was before, where it was one."""
+    """Objects made and not written yet, by id; ``bases`` has what a file or directory was before, where it was one.
+
+    ``trees`` has what reading the trees among them would give.
+    """
 
     objects: dict[str, Stored] = field(default_factory=dict)
     bases: dict[str, str] = field(default_factory=dict)
+    trees: dict[str, Mapping[bytes, tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, kind: bytes, raw: bytes, base: str | None = None) -> str:
         """The id of an object that is added."""
@@ -146,13 +150,12 @@ def grown(objects: Objects, tree_id: str | None, changes: dict[str, object], mad
             entries.pop(key, None)
     if not entries:
         return None
-    return made.add(b"tree", _encoded(entries), tree_id)
-
-
-def _encoded(entries: Mapping[bytes, tuple[int, str]]) -> bytes:
-    """A tree object of entries, in git's order: a directory sorts as if its name ended in a slash."""
+    # In git's order a directory sorts as if its name ended in a slash.
     ordered = sorted(entries.items(), key=lambda item: item[0] + b"/" if item[1][0] == DIRECTORY else item[0])
-    return b"".join(b"%o %s\0%s" % (mode, name, bytes.fromhex(inner)) for name, (mode, inner) in ordered)
+    raw = b"".join([b"%o %s\0%s" % (mode, name, bytes.fromhex(inner)) for name, (mode, inner) in ordered])
+    made_id = made.add(b"tree", raw, tree_id)
+    made.trees[made_id] = MappingProxyType(dict(ordered))
+    return made_id
 
 
 def nested(contents: Mapping[str, bytes | None]) -> dict[str, object]:
