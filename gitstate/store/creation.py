@@ -69,7 +69,8 @@ def _put_in_place(directory: Directory, private: str) -> bool:
     try:
         directory.move(f"{private}/{layout.GIT}", layout.GIT, durable=True)
     except StorageError:
-        if directory.status(layout.GIT) is not None:
+        # With ours still here it is somebody else's that stands there; otherwise ours does, and may not stay.
+        if directory.status(layout.GIT) is not None and directory.status(f"{private}/{layout.GIT}") is not None:
             return False
         raise
     return True

@@ -184,10 +184,10 @@ class Recent:
                 self.remove(name)
             raise
         if is_journaled:
-            self._acknowledge(prepared)
+            is_journaled = self._acknowledge(prepared)
         for object_id, stored in prepared.objects.items():
             self.objects.remember(object_id, stored)
-        if prepared.before is not None:
+        if prepared.before is not None and is_journaled:  # without a journal nobody clears up what half of this leaves
             self.remove(prepared.before)
 
     def begin(self, head: str, first: Publication | None = None) -> bool:
@@ -210,7 +210,8 @@ class Recent:
         self.refs.expect(made.parent)
         return self.begin(made.parent, made)
 
-    def _acknowledge(self, prepared: Prepared) -> None:
+    def _acknowledge(self, prepared: Prepared) -> bool:
+        """Make a publication durable, by the journal or else the long way; whether there is a journal still."""
         made = prepared.publication
         try:
             self.journal.append(made)
@@ -225,6 +226,7 @@ class Recent:
             finally:
                 self.journal.drop()
         self._follow(self.journal.known, prepared.packed)
+        return bool(self.journal.known)
 
     def remove(self, name: str) -> None:
         """Take a pack away. Where that fails it is swept later."""

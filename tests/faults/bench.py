@@ -132,11 +132,18 @@ class Bench:
 
 
 def judged(
-    bench: Bench, explorer: Explorer, states: Sequence[State], expected: dict[str, Any], *, was_cut: bool = False
+    bench: Bench,
+    explorer: Explorer,
+    states: Sequence[State],
+    expected: dict[str, Any],
+    *,
+    was_cut: bool = False,
+    tolerant: bool = False,
 ) -> Iterator[tuple[State, list[str]]]:
     """Crash states with what does not hold in each; many are made, and opened in turn by one process.
 
     With *was_cut* the power had been cut before, so that git has its history back once a mutation was acknowledged.
+    With *tolerant* there may be more repairs than in an undisturbed run.
     """
     for begin in range(0, len(states), _BATCH):
         batch = states[begin : begin + _BATCH]
@@ -146,7 +153,8 @@ def judged(
         counts = [state.acknowledged for state in batch]
         lacks = ["artifacts" if explorer.tears_a_directory(state) else "what is empty" for state in batch]
         cuts = [state.model != "kill" or (was_cut and not state.acknowledged) for state in batch]
-        yield from zip(batch, bench.judge(roots, counts, lacks=lacks, expected=expected, cuts=cuts), strict=True)
+        verdicts = bench.judge(roots, counts, lacks=lacks, expected=expected, cuts=cuts, tolerant=tolerant)
+        yield from zip(batch, verdicts, strict=True)
         bench.drop(*roots)
 
 
