@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from gitstate import layout
-from gitstate.durable import kind_of
+from gitstate.durable import Directory, UnreadableError, kind_of
 from gitstate.errors import CorruptStateError
 from gitstate.results import Finding
 from gitstate.store import inspection
 from gitstate.store.consolidation import is_spent
-from gitstate.store.objects import ObjectDamagedError
+from gitstate.store.objects import ObjectDamagedError, damaged
 from gitstate.store.packs import PACKS, damage_of_pack, pack_names
 from gitstate.store.refs import PACKED_REFS, RefDamagedError
 from gitstate.store.revisions import Revision, Revisions
@@ -159,7 +159,7 @@ class Audit:
         """Every pack compared with its checksums, and every object with its name."""
         store, directory = self.revisions.objects, self.revisions.objects.directory
         for name in pack_names(directory):
-            damage = damage_of_pack(directory, name)
+            damage = _damage_of_pack(directory, name)
             if damage is not None and not is_spent(directory, name):
                 yield Finding(
                     "pack_damaged", "error", f"{name}: {damage}", path=f"{PACKS}/{name}.pack", hint="gitstate repair"
@@ -172,6 +172,8 @@ class Audit:
                 self._whole.add(object_id)
             except ObjectDamagedError as error:
                 self._broken[object_id] = error
+            except UnreadableError as error:
+                self._broken[object_id] = damaged(object_id, f"unreadable ({error})", path)
         self.say("objects", len(entries), len(entries), last=True)
 
     def contents(self, revision: Revision) -> Iterator[Finding]:
@@ -208,3 +210,10 @@ class Audit:
         for object_id, error in self._broken.items():
             spare = object_id in self._whole
             yield from self.about(error, "it is whole in another place" if spare else "nothing on main needs it")
+
+
+def _damage_of_pack(directory: Directory, name: str) -> str | None:
+    try:
+        return damage_of_pack(directory, name)
+    except UnreadableError as error:
+        return f"it cannot be read ({error})"

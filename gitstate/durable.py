@@ -42,7 +42,21 @@ def mark_of(found: os.stat_result) -> Mark:
 
 
 class NotAFileError(StorageError):
-    """Something else (a directory, a symlink, a FIFO) lies where a regular file is wanted, or it cannot be read."""
+    """Something else (a directory, a symlink, a FIFO) lies where a regular file is wanted, or it may not be read."""
+
+
+class UnreadableError(StorageError):
+    """The disk, or a limit of this process, kept a file from being read.
+
+    What is in it is not known, so nothing may be decided by it: it is no damage, and nothing is missing.
+    """
+
+
+# What says something of the file itself. Anything else (EIO, EMFILE, ENOMEM, ESTALE …) says nothing of it.
+_OF_THE_FILE = {
+    errno.EACCES, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV, errno.ENOENT, errno.ENOTDIR,
+    errno.ENXIO, errno.EPERM,
+}  # fmt: skip
 
 
 def fsync(descriptor: int) -> None:
@@ -136,7 +150,8 @@ class Directory:
         """The bytes of a regular file, ``None`` if there is no such file.
 
         Raises:
-            NotAFileError: it is not a regular file, is larger than *limit* bytes, or cannot be read.
+            NotAFileError: it is not a regular file, is larger than *limit* bytes, or may not be read.
+            UnreadableError: it cannot be read.
         """
         found = self.look(name, limit)
         return None if found is None else found[0]
@@ -148,7 +163,7 @@ class Directory:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
-            raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
+            raise _not_read(name, error) from None
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
@@ -163,20 +178,27 @@ class Directory:
                 raw = b"".join(chunks)
             return raw, found
         except OSError as error:
-            raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
+            raise _not_read(name, error) from None
         finally:
             os.close(descriptor)
 
-    def opened(self, name: str) -> BufferedReader:
-        """A regular file opened for reading, for whoever does not want all of it. The caller closes it.
+    @contextmanager
+    def reading(self, name: str) -> Iterator[BufferedReader]:
+        """A regular file opened for reading, for the length of a block.
 
         Raises:
-            NotAFileError: it is missing, is not a regular file, or cannot be read.
+            NotAFileError: it is missing, is not a regular file, or may not be read.
+            UnreadableError: it cannot be read.
         """
+        with self.opened(name) as file, readable(name):
+            yield file
+
+    def opened(self, name: str) -> BufferedReader:
+        """As :meth:`reading`, for longer. The caller closes it, and reads it where it is :func:`readable`."""
         try:
             descriptor = self._descriptor(name, _READ)
         except OSError as error:
-            raise NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno) from None
+            raise _not_read(name, error) from None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
@@ -680,6 +702,24 @@ def size_of(directory: Path) -> int:
             with suppress(OSError):  # removed meanwhile
                 total += os.lstat(os.path.join(above, name)).st_size
     return total
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """For the length of a block in which the file *name* is read: what keeps it from that is an UnreadableError."""
+    try:
+        yield
+    except OSError as error:
+        raise _not_read(name, error) from None
+
+
+def _not_read(name: str, error: OSError) -> StorageError:
+    if error.errno in _OF_THE_FILE:
+        return NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno)
+    hint = "repeat the command; if the disk is failing, copy away what can be read"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "ulimit -n: too many files are open"
+    return UnreadableError(f"{name}: {_words(error)}", hint=hint, path=name, errno=error.errno)
 
 
 def _words(error: OSError) -> str:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from gitstate import layout
 from gitstate.digest import sha1
-from gitstate.durable import Mark, NotAFileError, mark_of
+from gitstate.durable import Mark, mark_of
 from gitstate.encoding import encode, parse
 from gitstate.errors import StorageError
 from gitstate.ids import is_servable
@@ -67,7 +67,7 @@ class Notes:
         try:
             raw = self.directory.read(layout.NOTE, _LIMIT)
             return None if raw is None else _parsed(raw)
-        except (NotAFileError, ValueError, KeyError, TypeError, AttributeError):
+        except (StorageError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def drop(self) -> None:

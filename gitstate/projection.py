@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gitstate import layout
 from gitstate.digest import sha1
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory, NotAFileError, UnreadableError
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
@@ -46,8 +46,10 @@ class Survey(dict[str, Found]):
 class Projection:
     """The files of one state directory."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, *, decides: bool = True) -> None:
         self.directory = directory
+        # Who only looks on takes what the disk cannot read now for unreadable; who decides by it must not.
+        self.decides = decides
 
     @cached_property
     def disposal(self) -> Disposal:
@@ -66,7 +68,9 @@ class Projection:
         """As :meth:`found`, with what the file system said of a file just before it was read."""
         try:
             return self.directory.look(path) or (None, None)
-        except NotAFileError as error:
+        except (NotAFileError, UnreadableError) as error:
+            if self.decides and isinstance(error, UnreadableError):
+                raise
             return Unreadable(error.message.partition(": ")[2] or error.message), None
 
     def survey(self) -> Survey:
@@ -210,7 +214,9 @@ class Projection:
             elif self._are_alike(inner, f"{target}/{name}"):
                 self.directory.sync_file(f"{target}/{name}")
                 self.directory.discard(inner)
-        self.directory.remove_empty(source)
+        is_gone = self.directory.remove_empty(source) or not self.directory.is_directory(source)
+        if not is_gone and not self.directory.names(source):
+            raise StorageError(f"{source}: empty, and cannot be removed", path=source)
 
     def _are_alike(self, one: str, other: str) -> bool:
         """Whether two names are those of one file, or of files that can be read and have the same bytes."""

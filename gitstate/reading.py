@@ -112,7 +112,7 @@ class Reader:
 
     def __init__(self, directory: Directory, clock: Clock, owner: Callable[[], str]) -> None:
         self.directory, self.clock, self.owner = directory, clock, owner
-        self.projection = Projection(directory)
+        self.projection = Projection(directory, decides=False)
         self.notes = Notes(self.projection)
         self.refs = Refs(directory, clock)
         self._is_clean = False

@@ -16,6 +16,7 @@ from gitstate.errors import CorruptStateError, GitStateError, InvalidInputError,
 from gitstate.loops import Apply, Done, Outcome
 from gitstate.open_transaction import Transaction, plan_of
 from gitstate.operation import Operation
+from gitstate.projection import Projection
 from gitstate.pruning import Pruning
 from gitstate.reading import liveness_of
 from gitstate.results import Change, Finding, LeaseInfo
@@ -74,7 +75,7 @@ class StateRepository(Pruning):
             lease_seconds=self._lease_seconds,
             auto_repair=self._auto_repair,
             directory=self._directory,
-            projection=self._reader.projection,
+            projection=Projection(self._directory),
             revisions=self._revisions,
         )
 
@@ -155,7 +156,7 @@ class StateRepository(Pruning):
         self._last.change = change
 
     def _legacy_state(self) -> bytes | Unreadable | None:
-        return self._reader.projection.legacy_state()
+        return self._writer.projection.legacy_state()
 
     # --- health ---
 

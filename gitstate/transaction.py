@@ -206,7 +206,7 @@ class Writer:
                         self._leave(lease)  # before others can come, who would look for what it stands for
         except BaseException as error:
             recent.discard(prepared)
-            if isinstance(error, StorageError) or not isinstance(error, GitStateError):
+            if not isinstance(error, GitStateError):  # it may have come at any place at all
                 self.directory.is_littered = True
             raise
         for problem in problems:

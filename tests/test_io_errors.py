@@ -66,18 +66,12 @@ def _fail(bench: Bench, point: strace.Point, error: str, *, lasting: bool) -> It
     retry = point.nth % 2 == 0 and not lasting
     arguments = bench.arguments(root, retry=retry)
     ended = strace.failed_at(bench.victims, PERFORM, arguments, point, error, lasting=lasting)
-    # A file that cannot be read counts as damaged, and is repaired.
-    tolerant = not strace.changes(point)
-    for words in _outcome(
-        bench, root, ended.answer, exact=not retry, code=ended.code, hung=ended.hung, tolerant=tolerant
-    ):
+    for words in _outcome(bench, root, ended.answer, exact=not retry, code=ended.code, hung=ended.hung):
         yield f"{where}: {words}"
     bench.drop(root)
 
 
-def _outcome(
-    bench: Bench, root: Path, told: object, *, exact: bool, code: int, hung: bool, tolerant: bool = False
-) -> Iterator[str]:
+def _outcome(bench: Bench, root: Path, told: object, *, exact: bool, code: int, hung: bool) -> Iterator[str]:
     """What is wrong with how an operation ended, and with what it left."""
     assert isinstance(told, dict), told
     failed, done = told["error"], told["acknowledged"]
@@ -96,8 +90,7 @@ def _outcome(
     # An operation of one commit that failed did not happen: whoever repeats it does not do it twice.
     simple = bench.names[0] in (*FURNISHED, "takeover")
     exact = exact and failed is not None and not unknown and simple
-    tolerant = tolerant or not simple
-    for words in bench.judge([root], [done], exact=exact, tolerant=tolerant)[0]:
+    for words in bench.judge([root], [done], exact=exact, tolerant=not simple)[0]:
         yield f"{'acknowledged' if done else failed}: {words}"
 
 
@@ -130,7 +123,7 @@ def test_a_failed_fsync_is_never_taken_for_success(
             states += len(chosen)
             wrong += [
                 f"{point}: {recording.ended}: {state.words}: {words}"
-                for state, verdict in judged(bench, explorer, chosen, bench.expected)
+                for state, verdict in judged(bench, explorer, chosen, bench.expected, tolerant=names == ["repair"])
                 for words in verdict
             ]
     record_property("figures", f"failed fsync, {' + '.join(names)}: {states} states, {len(wrong)} wrong")

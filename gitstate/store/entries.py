@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from dulwich.pack import apply_delta
 
+from gitstate.durable import UnreadableError
 from gitstate.store.objects import KINDS, NUMBERS, Stored
 from gitstate.store.packindex import index_pieces
 from gitstate.store.packs import HEADER_SIZE, pack_header
@@ -68,7 +69,7 @@ def unpacked(raw: bytes, base: Callable[[str], Stored]) -> Stored:
             return Stored(KINDS.get(number, b"?"), zlib.decompress(raw[start:]))
         below = base(base_id)
         return Stored(below.kind, b"".join(apply_delta(below.raw, zlib.decompress(raw[start + 20 :]))))
-    except ValueError:
+    except (ValueError, UnreadableError):
         raise
     except Exception as error:  # zlib's, and whatever dulwich meets a damaged difference with
         raise ValueError(f"unreadable ({type(error).__name__})") from None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-from contextlib import closing
 
 from gitstate import process
 from gitstate.digest import sha1
@@ -31,11 +30,15 @@ def is_of_this_boot(boot: bytes) -> bool:
 
 
 def is_overruled(directory: Directory) -> bool:
-    """Whether the journal was written before the machine, or what keeps its files, last stopped."""
+    """Whether the journal was written before the machine, or what keeps its files, last stopped.
+
+    Raises:
+        UnreadableError: the journal cannot be read.
+    """
     try:
-        with closing(directory.opened(JOURNAL)) as file:
+        with directory.reading(JOURNAL) as file:
             raw = os.pread(file.fileno(), HEAD.size, 0)
-    except (NotAFileError, OSError):
+    except NotAFileError:
         return False
     if len(raw) < HEAD.size or not raw.startswith(MAGIC):
         return False

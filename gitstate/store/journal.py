@@ -13,7 +13,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -73,7 +72,7 @@ class Journal:
     def chain(self) -> tuple[Publication, ...]:
         """What it holds, the oldest first: as far as it is whole. What was read once is not read again."""
         try:
-            with closing(self.directory.opened(JOURNAL)) as file:
+            with self.directory.reading(JOURNAL) as file:
                 self._chain = _followed(file.fileno(), self._chain)
         except NotAFileError:
             self._chain = ()

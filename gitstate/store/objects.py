@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 
 from dulwich.objects import Tag
 
-from gitstate.durable import LARGEST, Directory, NotAFileError
+from gitstate.durable import LARGEST, Directory, NotAFileError, UnreadableError
 from gitstate.errors import CorruptStateError
 from gitstate.store.packs import PACKS, Packs
 
@@ -70,6 +70,7 @@ class Objects:
 
         Raises:
             ObjectDamagedError: it is missing, damaged or of another kind.
+            UnreadableError: it cannot be read, and there may be nothing wrong with it.
         """
         found = self._cache.get(object_id)
         if found is None:
@@ -109,12 +110,12 @@ class Objects:
         if not _ID.match(object_id):  # ids come out of objects that anyone may have made
             raise damaged(object_id, "no object can have that id")
         found = self._read_recent(object_id, refresh=False)
-        damage: ObjectDamagedError | None = None
+        damage: ObjectDamagedError | UnreadableError | None = None
         for read in (self.read_loose, self._read_packed):
             try:
                 found = found or read(object_id)
-            except ObjectDamagedError as error:
-                damage = damage or error
+            except (ObjectDamagedError, UnreadableError) as error:
+                damage = error if damage is None or isinstance(error, UnreadableError) else damage
         found = found or self._read_recent(object_id, refresh=True)
         if found is None:
             raise damage or damaged(object_id, "missing")
@@ -154,7 +155,11 @@ class Objects:
     def _find_packed(self, object_id: str) -> Stored | None:
         """The object from any pack that has it whole; damage counts only when no pack does."""
         damage = ""
+        unreadable: UnreadableError | None = None
         for found in self._packs.copies(bytes.fromhex(object_id)):
+            if isinstance(found, UnreadableError):
+                unreadable = found
+                continue
             if isinstance(found, Exception):
                 damage = f"in a damaged pack ({found or type(found).__name__})"
                 continue
@@ -162,6 +167,8 @@ class Objects:
             if stored.id == object_id:
                 return stored
             damage = "not what its name says"
+        if unreadable is not None:
+            raise unreadable
         if damage or self._packs.unopened:
             raise damaged(object_id, damage or f"missing, but {min(self._packs.unopened)} cannot be opened")
         return None
@@ -203,6 +210,8 @@ class Objects:
         try:
             with self._reading:
                 number, raw = self._packs.get_raw(path[len(PACKS) + 1 : -5], bytes.fromhex(object_id))
+        except UnreadableError:
+            raise
         except Exception as error:  # dulwich meets damage with many types
             if self.directory.status(path) is None:  # its pack was joined with others meanwhile
                 self._read_anywhere(object_id)
@@ -271,7 +280,7 @@ class Objects:
             tag = Tag()
             tag.set_raw_string(self.read(object_id, b"tag").raw)
             return ask(tag)
-        except ObjectDamagedError:
+        except (ObjectDamagedError, UnreadableError):
             raise
         except Exception as error:  # as above
             raise damaged(object_id, f"unreadable ({type(error).__name__})") from None

@@ -12,6 +12,8 @@ from io import BufferedReader
 from itertools import accumulate
 from typing import TypeVar
 
+from gitstate.durable import readable
+
 SIGNATURE = b"\377tOc\0\0\0\2"
 _FAN = struct.Struct(">256L")
 _LONG = struct.Struct(">L")
@@ -35,13 +37,14 @@ class Pieces:
     What is mapped kills the process (SIGBUS) when its file is cut short or its sector is bad.
     """
 
-    def __init__(self, source: BufferedReader | bytes) -> None:
+    def __init__(self, source: BufferedReader | bytes, name: str = "") -> None:
+        self.name = name
         self._file: BufferedReader | None = None
         self._whole: bytes | None = None
         if isinstance(source, bytes):
             self._whole = source
         elif os.fstat(source.fileno()).st_size <= _SMALL:
-            with source:
+            with source, readable(name):
                 self._whole = source.read()
         else:
             self._file = source
@@ -52,12 +55,17 @@ class Pieces:
         return self._file is not None
 
     def some(self, offset: int, size: int) -> bytes:
-        """The bytes at *offset*, fewer where the file ends before."""
+        """The bytes at *offset*, fewer where the file ends before.
+
+        Raises:
+            UnreadableError: the disk cannot read it.
+        """
         if self._whole is not None:
             return self._whole[offset : offset + size]
         if self._file is None:
             raise PackDamagedError("closed")
-        return os.pread(self._file.fileno(), size, offset)
+        with readable(self.name):
+            return os.pread(self._file.fileno(), size, offset)
 
     def all(self, offset: int, size: int) -> bytes:
         """Exactly *size* bytes at *offset*.

@@ -15,7 +15,7 @@ from dulwich.objects import RawObjectID
 from dulwich.pack import OFS_DELTA, REF_DELTA, Pack, PackData, apply_delta, load_pack_index_file, write_pack_index
 from dulwich.pack import PackIndex as AnyIndex
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory, NotAFileError, UnreadableError
 from gitstate.errors import StorageError
 from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 
@@ -83,9 +83,11 @@ def open_index(directory: Directory, name: str) -> PackIndex:
 
     Raises:
         PackDamagedError: it is none.
-        NotAFileError: it is missing, or cannot be read.
+        NotAFileError: it is missing, or may not be read.
+        UnreadableError: it cannot be read.
     """
-    pieces = Pieces(directory.opened(f"{PACKS}/{name}.idx"))
+    path = f"{PACKS}/{name}.idx"
+    pieces = Pieces(directory.opened(path), path)
     try:
         return PackIndex(pieces) if pieces.some(0, 4) == SIGNATURE[:4] else _of_the_first_version(name, pieces)
     except BaseException as error:
@@ -112,8 +114,9 @@ def _of_the_first_version(name: str, pieces: Pieces) -> PackIndex:
 
 
 def open_data(directory: Directory, name: str, index: PackIndex) -> Pieces:
-    """The pack of an index. Whatever is raised is damage, or it is another pack."""
-    pieces = Pieces(directory.opened(f"{PACKS}/{name}.pack"))
+    """The pack of an index. Whatever is raised is damage, or it is another pack, or an UnreadableError."""
+    path = f"{PACKS}/{name}.pack"
+    pieces = Pieces(directory.opened(path), path)
     try:
         magic, version, count = _HEADER.unpack(pieces.all(0, _HEADER.size))
         if magic != b"PACK" or version not in (2, 3):
@@ -250,6 +253,8 @@ class Packs:
                     found = self._opened(name).get_raw(object_id, self._bases)
                 except KeyError:
                     without.add(name)
+                except UnreadableError as error:
+                    return error
                 except Exception as error:
                     if name not in self.unopened:
                         return error
@@ -260,7 +265,7 @@ class Packs:
         return None
 
     def get_raw(self, name: str, object_id: bytes) -> tuple[int, bytes]:
-        """As a single pack has it. Whatever is raised is damage."""
+        """As a single pack has it. Whatever is raised is damage, or an UnreadableError."""
         return self._opened(name).get_raw(object_id, self._bases)
 
     def look_again(self) -> bool:
@@ -292,6 +297,8 @@ class Packs:
         if pack is None:
             try:
                 pack = self._open[name] = OpenPack(self.directory, name)
+            except UnreadableError:
+                raise
             except Exception:  # git puts the pack in place before its index, so it is tried again
                 self.unopened.add(name)
                 raise
@@ -334,7 +341,7 @@ def _damage(directory: Directory, name: str) -> str | None:
                     raise PackDamagedError("its checksum is another")
     except PackDamagedError as error:
         return f"{where} does not check ({error})"
-    except (StorageError, OSError) as error:
+    except NotAFileError as error:
         return f"{where} cannot be read ({error})"
     return None
 
@@ -351,12 +358,12 @@ def ids_of(directory: Directory, name: str) -> set[str] | None:
 
 
 def _data(directory: Directory, name: str) -> PackData:
-    with directory.opened(f"{PACKS}/{name}.pack") as file:
+    with directory.reading(f"{PACKS}/{name}.pack") as file:
         return PackData(name, DEFAULT_OBJECT_FORMAT, file=io.BytesIO(file.read()))
 
 
 def _index(directory: Directory, name: str) -> AnyIndex:
-    with directory.opened(f"{PACKS}/{name}.idx") as file:
+    with directory.reading(f"{PACKS}/{name}.idx") as file:
         return _loaded(name, file.read())
 
 
@@ -375,6 +382,8 @@ def rebuilt_index(directory: Directory, name: str) -> bytes | None:
         with closing(_data(directory, name)) as data:
             data.check()
             return _indexed(data)
+    except UnreadableError:
+        raise
     except Exception:  # dulwich meets damage with a dozen types
         return None
 
@@ -395,6 +404,8 @@ def readable(directory: Directory, name: str) -> Iterator[tuple[int, bytes]]:
     """Type number and bytes of every object that can still be got out of a damaged pack, right or wrong."""
     try:
         data = _data(directory, name)
+    except UnreadableError:
+        raise
     except Exception:  # as above
         return
     with closing(data):
@@ -410,6 +421,8 @@ def readable(directory: Directory, name: str) -> Iterator[tuple[int, bytes]]:
 def _index_that_checks(directory: Directory, name: str) -> AnyIndex | None:
     try:
         index = _index(directory, name)
+    except UnreadableError:
+        raise
     except Exception:  # as above
         return None
     try:

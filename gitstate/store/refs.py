@@ -332,7 +332,7 @@ class Refs:
             StorageError: the file system refused.
         """
         log = f".git/logs/{BRANCH}"
-        with suppress(NotAFileError), self.directory.opened(log) as file:
+        with suppress(NotAFileError), self.directory.reading(log) as file:
             size = file.seek(0, os.SEEK_END)
             if size > _LONGEST_LOG:
                 file.seek(size - _LONGEST_LOG // 4)
@@ -341,10 +341,10 @@ class Refs:
     def last_in_reflog(self) -> str | None:
         """The id that the last readable line of the branch's reflog names; only the end of it is read."""
         try:
-            with self.directory.opened(f".git/logs/{BRANCH}") as file:
+            with self.directory.reading(f".git/logs/{BRANCH}") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
                 lines = file.read(8192).split(b"\n")
-        except (NotAFileError, OSError):
+        except NotAFileError:
             return None
         matches = (re.match(_MOVE, line) for line in reversed(lines))
         return next((match[2].decode() for match in matches if match), None)

@@ -325,11 +325,12 @@ MUTANTS = (
         "an exchange counts as failed when the other file cannot be removed",
         "durable.py",
         """\
-                with suppress(OSError):  # it is in its place: what is left of the other is swept later
-                    os.unlink(last, dir_fd=parent)
+                except OSError:  # it is in its place: what is left of the other is swept later
+                    self.is_littered = True
 """,
         """\
-                os.unlink(last, dir_fd=parent)
+                except OSError:
+                    raise
 """,
         _only(_IO, "an_io_error and update and not first"),
         r'unlinkat.*"main\.lock"',
