@@ -116,7 +116,13 @@ class Notes:
             if found is not None and mark_of(found) == noted:
                 return noted
         raw, found = self.projection.look(path)
-        return mark_of(found) if found is not None and blob_id(raw) == blob else None
+        if found is None or not isinstance(raw, bytes) or blob_id(raw) != blob:
+            return None
+        self.met(blob, raw)
+        return mark_of(found)
+
+    def met(self, blob: str, raw: bytes) -> None:
+        """A file was found to hold that blob."""
 
     def _is_state(self, name: str) -> bool:
         """Whether there is a session state by now in what was no loop."""

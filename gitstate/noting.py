@@ -16,8 +16,9 @@ from gitstate import layout
 from gitstate.durable import Mark, mark_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.note import Note, Notes, digest_of
-from gitstate.projection import Survey, blob_id
+from gitstate.projection import Projection, Survey, blob_id
 from gitstate.store.index import Index, IndexLockedError, adopt_index, rewrite_index
+from gitstate.store.objects import Objects, Stored
 from gitstate.store.trees import CommitTree
 
 SAMPLE = 16  # archived session states that a mutation looks at
@@ -38,6 +39,14 @@ class _Written(NamedTuple):
 
 class Noting(Notes):
     """As :class:`~gitstate.note.Notes`, for whoever writes."""
+
+    def __init__(self, projection: Projection, objects: Objects) -> None:
+        super().__init__(projection)
+        self.objects = objects
+
+    def met(self, blob: str, raw: bytes) -> None:
+        """Looked up in history, what others wrote since would have to be put together from differences."""
+        self.objects.remember(blob, Stored(b"blob", raw))
 
     def anew(self, tree: CommitTree, seen: Survey, boot: str | None, since: int) -> Note | None:
         """The index written from a look at everything, and the note of it; ``None`` where the files are not the tree's.

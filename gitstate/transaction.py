@@ -71,7 +71,7 @@ class Writer:
     _left: list[str] = field(default_factory=list, init=False)  # signs of passes that may have left something behind
 
     def __post_init__(self) -> None:
-        self.notes = Noting(self.projection)
+        self.notes = Noting(self.projection, self.revisions.objects)
         self.keeper = LeaseKeeper(
             self.directory,
             guard=Guard(self.directory, layout.GUARD, self.clock),
@@ -395,7 +395,6 @@ class Writer:
         Whoever mutates has his sign in the aside directory until he is done: where there is none, nobody was killed.
         """
         if self._has_swept and self.keeper.is_alone(lease):
-            self.revisions.recent.learn()
             return
         self._sweep()
         while self._left:
@@ -505,6 +504,7 @@ class Writer:
 
     def _newest_generation(self) -> int:
         try:
+            self.revisions.recent.learn()  # the head is in the journal: there it is found at once
             return self.revisions.newest_generation(self.revisions.head())
         except CorruptStateError:
             return 0

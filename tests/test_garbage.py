@@ -260,7 +260,8 @@ def test_tags_stay_as_they_are_while_git_is_at_them(worn: StateRepository) -> No
 def test_a_lock_that_a_killed_gc_left_is_removed_by_the_next_mutation(worn: StateRepository) -> None:
     lock = worn.base_dir / ".git/packed-refs.lock"
     lock.write_bytes(tags._OURS)
-    worn.update_loop("fix", {"note": 1})
+    with StateRepository(worn.project_root) as fresh:
+        fresh.update_loop("fix", {"note": 1})
     assert not lock.exists()
 
 

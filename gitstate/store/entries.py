@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -201,25 +202,32 @@ class Packed:
     def __init__(self) -> None:
         self.entries: dict[str, bytes] = {}
         self.size = 0  # bytes of the entries
-        self._rows: list[tuple[bytes, int, int]] = []  # id, offset and CRC-32, sorted
+        # In the order of their ids: these, offsets, and CRC-32s.
+        self._names: list[bytes] = []
+        self._places: list[int] = []
+        self._checks: list[int] = []
         self._counts = [0] * 256  # of ids by their first byte
 
     def with_entries(self, entries: Sequence[Entry]) -> Packed:
         made = Packed()
         made.entries, made.size = dict(self.entries), self.size
-        made._rows, made._counts = list(self._rows), list(self._counts)
+        made._names, made._places = list(self._names), list(self._places)
+        made._checks, made._counts = list(self._checks), list(self._counts)
         for entry in entries:
             if entry.id not in made.entries:
                 name = bytes.fromhex(entry.id)
-                made._rows.append((name, HEADER_SIZE + made.size, zlib.crc32(entry.raw)))
+                row = bisect(made._names, name)
+                made._names.insert(row, name)
+                made._places.insert(row, HEADER_SIZE + made.size)
+                made._checks.insert(row, zlib.crc32(entry.raw))
                 made._counts[name[0]] += 1
                 made.entries[entry.id] = entry.raw
                 made.size += len(entry.raw)
-        made._rows.sort()
         return made
 
     def as_files(self) -> tuple[bytes, bytes]:
         """The pack, and its index."""
         body = b"".join((pack_header(len(self.entries)), *self.entries.values()))
         checksum = hashlib.sha1(body, usedforsecurity=False).digest()
-        return body + checksum, b"".join(index_pieces(self._counts, [self._rows], checksum))
+        columns = (self._names, self._places, self._checks)
+        return body + checksum, b"".join(index_pieces(self._counts, [columns], checksum))

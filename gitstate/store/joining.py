@@ -26,7 +26,7 @@ from itertools import count, pairwise, repeat
 from typing import NamedTuple
 
 from gitstate.durable import Directory
-from gitstate.store.packindex import Listed, PackDamagedError, index_pieces, separate
+from gitstate.store.packindex import Listed, PackDamagedError, columns_of, index_pieces, separate
 from gitstate.store.packs import DERIVED, HEADER_SIZE, PACKS, entry_in, open_data, open_index, pack_header
 
 Progress = Callable[[int, int], None]
@@ -210,7 +210,7 @@ def _joined(directory: Directory, sources: Sequence[_Source], progress: Progress
             file.write(digest.digest())
         with directory.preparing(mode=0o444) as (name, file):
             prepared.append(name)
-            file.writelines(index_pieces(counts, _listed(sources), digest.digest()))
+            file.writelines(index_pieces(counts, map(columns_of, _listed(sources)), digest.digest()))
         joined = place(directory, *prepared)
     finally:
         for name in prepared:

@@ -25,6 +25,7 @@ LARGE = 1 << 31  # offsets from here on stand in a table of their own
 
 Piece = TypeVar("Piece", bytes, "array[int]")
 Listed = tuple[bytes, int, int]  # an object's id, where its entry begins in the pack, and the crc32 of that entry
+Columns = tuple[Sequence[bytes], Sequence[int], Sequence[int]]  # the same of several objects, each in the same order
 
 
 class PackDamagedError(Exception):
@@ -204,15 +205,19 @@ def index_of(entries: Iterable[Listed], checksum: bytes) -> bytes:
     """The index of a pack with that *checksum*, from its entries in any order."""
     ordered = sorted(entries)
     counts = Counter([entry[0][0] for entry in ordered])
-    return b"".join(index_pieces([counts[first] for first in range(256)], [ordered], checksum))
+    return b"".join(index_pieces([counts[first] for first in range(256)], [columns_of(ordered)], checksum))
 
 
-def index_pieces(
-    counts: Sequence[int], buckets: Iterable[Sequence[Listed]], checksum: bytes
-) -> Iterator[bytes | array[int]]:
+def columns_of(rows: Sequence[Listed]) -> Columns:
+    """The rows of an index by columns, as it stands in the file."""
+    names, places, checks = zip(*rows, strict=True) if rows else ((), (), ())
+    return names, places, checks
+
+
+def index_pieces(counts: Sequence[int], buckets: Iterable[Columns], checksum: bytes) -> Iterator[bytes | array[int]]:
     """The index of a pack with that *checksum*, piece by piece.
 
-    *buckets* are the entries in order, in lists of any length; *counts* says how many there are with each first byte.
+    *buckets* are the entries in order, any number of them in each; *counts* says how many there are with each first byte.
     """
     digest = hashlib.sha1(usedforsecurity=False)
 
@@ -222,11 +227,10 @@ def index_pieces(
 
     checksums, offsets, large = array("I"), array("I"), array("Q")
     yield sealed(SIGNATURE + _FAN.pack(*accumulate(counts)))
-    for bucket in filter(None, buckets):
-        names, places, checks = zip(*bucket, strict=True)
+    for names, places, checks in buckets:
         yield sealed(b"".join(names))
         checksums.extend(checks)
-        if max(places) < LARGE:
+        if max(places, default=0) < LARGE:
             offsets.extend(places)
             continue
         for place in places:

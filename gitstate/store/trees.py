@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
-from dulwich.objects import Tree
+from dulwich.objects import parse_tree
 
 from gitstate.ids import is_servable
 from gitstate.layout import STATE_FILE
@@ -97,9 +97,7 @@ def read_tree(objects: Objects, tree_id: str) -> Mapping[bytes, tuple[int, str]]
 
 def _parsed_tree(tree_id: str, raw: bytes) -> Mapping[bytes, tuple[int, str]]:
     try:
-        tree = Tree()
-        tree.set_raw_string(raw)
-        entries = {name: (mode, sha.decode()) for name, mode, sha in tree.items()}
+        entries = {name: (mode, sha.decode()) for name, mode, sha in parse_tree(raw, sha_len=20)}
         if any(b"/" in name or name.lower() in _UNSAFE_NAMES for name in entries):
             raise ValueError("a name that is no name of a file")  # it would lead out of the state directory
         return MappingProxyType(entries)
