@@ -67,6 +67,7 @@ class LeaseKeeper:
     clock: Clock
     seconds: float
     newest_generation: Callable[[], int]
+    meanwhile: Callable[[], None]
     _seen: Claim | None = field(default=None, init=False)
 
     # --- acquiring ---
@@ -96,6 +97,7 @@ class LeaseKeeper:
                             return lease
                 if self.clock.monotonic() >= began + timeout:
                     raise self._timed_out(timeout)
+                self.meanwhile()  # whoever is next reads what the others publish while they still hold the lease
                 pause = min(max((now - began) / 20, _POLL[0]), _POLL[1])
                 self.clock.sleep(pause * random.uniform(0.5, 1.5))
 

@@ -68,6 +68,7 @@ class Writer:
     keeper: LeaseKeeper = field(init=False)
     notes: Noting = field(init=False)
     _has_swept: bool = field(default=False, init=False)
+    _kept_up: str = field(default="", init=False)  # the head that was read last while waiting
     _left: list[str] = field(default_factory=list, init=False)  # signs of passes that may have left something behind
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class Writer:
             clock=self.clock,
             seconds=self.lease_seconds,
             newest_generation=self._newest_generation,
+            meanwhile=self._keep_up,
         )
 
     # --- one mutation ---
@@ -501,6 +503,17 @@ class Writer:
             self.keeper.release(lease, proved=proved)
         except GitStateError as error:
             logged(f"the lease of generation {lease.generation} is left to expire: {error}")
+
+    def _keep_up(self) -> None:
+        """Have at hand what a mutation reads of the head."""
+        with suppress(GitStateError):
+            self.revisions.recent.learn()
+            head = self.revisions.head()
+            if head != self._kept_up:
+                snapshot = Snapshot(self.revisions.tree(head))
+                snapshot.loops()
+                snapshot.record(layout.REGISTRY)
+                self._kept_up = head
 
     def _newest_generation(self) -> int:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clocks import FakeClock
@@ -17,8 +18,9 @@ import gitstate.durable
 import gitstate.process
 from gitstate import StateRepository
 from gitstate.durable import Directory
+from gitstate.layout import ASIDE
 from gitstate.store.entries import base_of, difference, relative, unpacked, whole
-from gitstate.store.journal import SIZE
+from gitstate.store.journal import SIZE, Journal
 from gitstate.store.objects import Stored
 
 JOURNAL = ".git/gitstate/journal"
@@ -43,6 +45,26 @@ def cut(state: StateRepository, head: str) -> None:
     for path in (state.base_dir / ".git/objects/pack").iterdir():
         path.unlink()
     (state.base_dir / BRANCH).write_text(f"{head}\n")
+
+
+# --- while it is written ---------------------------------------------------------------------------------------------
+
+
+def test_a_reader_who_learns_of_a_publication_before_its_writer_goes_on_does_no_harm(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Journal._write
+
+    def watched(self: Journal, *words: Any) -> None:
+        write(self, *words)
+        busy._revisions.recent.learn()  # as another thread of the same process may at any moment
+
+    monkeypatch.setattr(Journal, "_write", watched)
+    for number in range(4):
+        busy.update_loop("one", {"note": f"number {number}"})
+    chain = Journal(Directory(busy.base_dir, ASIDE)).chain()
+    assert [publication.number for publication in chain] == list(range(len(chain)))
+    assert chain[-1].head == busy.revision()
 
 
 # --- after a power cut -----------------------------------------------------------------------------------------------

@@ -59,42 +59,38 @@ def _blocks(length: int) -> int:
     return -(-length // _BLOCK) * _BLOCK
 
 
+Chain = tuple[Publication, ...]  # what the journal holds, the oldest first; empty where there is none
+
+
+def has_room(chain: Chain, publication: Publication) -> bool:
+    """Whether *publication* can follow all of *chain*."""
+    return publication.number < MOST and _end(chain) + publication.size <= SIZE
+
+
+def _end(chain: Chain) -> int:
+    return sum(publication.size for publication in chain)
+
+
 class Journal:
     """The journal of one repository."""
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
-        # Replaced and never changed: threads may read here at once.
-        self._chain: tuple[Publication, ...] = ()
 
     # --- reading ---
 
-    def chain(self) -> tuple[Publication, ...]:
-        """What it holds, the oldest first: as far as it is whole. What was read once is not read again."""
+    def chain(self, known: Chain = ()) -> Chain:
+        """What it holds, the oldest first: as far as it is whole. What is *known* of it is not read again."""
         try:
             with self.directory.reading(JOURNAL) as file:
-                self._chain = _followed(file.fileno(), self._chain)
+                return _followed(file.fileno(), known)
         except NotAFileError:
-            self._chain = ()
-        return self._chain
-
-    @property
-    def known(self) -> tuple[Publication, ...]:
-        """What was read last."""
-        return self._chain
-
-    @property
-    def _end(self) -> int:
-        return sum(publication.size for publication in self._chain)
+            return ()
 
     # --- writing ---
 
-    def has_room(self, publication: Publication) -> bool:
-        """Whether *publication* can follow what was read last."""
-        return publication.number < MOST and self._end + publication.size <= SIZE
-
-    def begin(self, head: str, following: Publication | None) -> bool:
-        """Open an epoch at *head*, durably, if the publication *following* has room in it; whether it was opened.
+    def begin(self, head: str, following: Publication | None) -> Chain:
+        """Open an epoch at *head*, durably, if the publication *following* has room in it; empty if it was not opened.
 
         All that was published up to *head* must be durable: what was here is written over.
 
@@ -104,25 +100,22 @@ class Journal:
         epoch = os.urandom(8) if following is None else following.epoch
         first = publication(epoch, 0, head, head, ())
         if following is not None and first.size + following.size > SIZE:
-            return False
-        self._chain = ()
+            return ()
         try:
             self._write(first, 0)
         except StorageError:
             # Not there, not of its size, of another name as well, or it failed before: then no sync of it can be trusted.
             self.directory.write(JOURNAL, bytes(SIZE))
             self._write(first, 0)
-        self._chain = (first,)
-        return True
+        return (first,)
 
-    def append(self, publication: Publication) -> None:
-        """Acknowledge a publication: it survives a power cut from here on.
+    def append(self, chain: Chain, publication: Publication) -> None:
+        """Acknowledge a publication, which follows all of *chain*: it survives a power cut from here on.
 
         Raises:
             StorageError: it may not. No later sync of this file can tell that it does.
         """
-        self._write(publication, self._end)
-        self._chain = (*self._chain, publication)
+        self._write(publication, _end(chain))
 
     def sync(self) -> None:
         """Make durable what another process may have written without having synced it.
@@ -134,7 +127,6 @@ class Journal:
 
     def drop(self) -> None:
         """Remove the file: whoever comes next begins another."""
-        self._chain = ()
         self.directory.drop(JOURNAL)
 
     def _write(self, publication: Publication, offset: int) -> None:
@@ -168,13 +160,13 @@ def _encoded(publication: Publication) -> bytes:
     return b"".join((MAGIC, crc.to_bytes(4, "big"), head[12:], body))
 
 
-def _followed(descriptor: int, chain: tuple[Publication, ...]) -> tuple[Publication, ...]:
+def _followed(descriptor: int, chain: Chain) -> Chain:
     """What is there, of which *chain* was read before."""
     if chain:
         first = os.pread(descriptor, EPOCH.size, 0)
         if len(first) < EPOCH.size or EPOCH.unpack(first)[2] != chain[0].epoch:
             chain = ()
-    return (*chain, *_read_on(descriptor, chain[-1] if chain else None, sum(found.size for found in chain)))
+    return (*chain, *_read_on(descriptor, chain[-1] if chain else None, _end(chain)))
 
 
 def _read_on(descriptor: int, last: Publication | None, offset: int) -> Iterator[Publication]:

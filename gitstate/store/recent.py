@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gitstate.errors import CorruptStateError, StorageError, logged
 from gitstate.store.entries import Entry, Packed, base_of, relative, unpacked, whole
 from gitstate.store.epoch import is_of_this_boot, is_overruled
-from gitstate.store.journal import Journal, Publication, publication
+from gitstate.store.journal import Chain, Journal, Publication, has_room, publication
 from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS, pack_names
 from gitstate.store.refs import Refs
@@ -35,14 +35,14 @@ class Prepared:
     packed: Packed
     pack: str
     index: str
+    chain: Chain  # what it follows in the journal; nothing, where it is to be the first of an epoch
     before: str | None  # the recent pack, whose objects this one holds as well
 
 
 class Known(NamedTuple):
-    """What was learnt of an epoch: *length* publications, their entries, and upon how many others each entry builds."""
+    """What was learnt of an epoch: its publications, their entries, and upon how many others each entry builds."""
 
-    epoch: bytes
-    length: int
+    chain: Chain
     packed: Packed
     depths: Mapping[str, int]
 
@@ -54,8 +54,8 @@ class Recent:
     objects: Objects
     refs: Refs
     journal: Journal = field(init=False)
-    # What is known is replaced and never changed: threads may read here at once.
-    _known: Known = field(default_factory=lambda: Known(b"", 0, Packed(), {}), init=False)
+    # What is known is replaced as a whole and never changed: other threads read here, and learn, at any moment.
+    _known: Known = field(default_factory=lambda: Known((), Packed(), {}), init=False)
     _is_clean: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -86,23 +86,24 @@ class Recent:
         except (ValueError, CorruptStateError):
             return None
 
-    def learn(self) -> tuple[Publication, ...]:
+    def learn(self) -> Chain:
         """What the journal holds, the oldest first; its entries are known from here on."""
-        chain = self.journal.chain()
+        chain = self.journal.chain(self._known.chain)
         self._follow(chain)
         return chain
 
-    def _follow(self, chain: Sequence[Publication], packed: Packed | None = None) -> None:
-        epoch, known = chain[0].epoch if chain else b"", self._known
-        if epoch != known.epoch:
-            known = Known(epoch, 0, Packed(), {})
-        if len(chain) > known.length or epoch != self._known.epoch:
-            entries = [entry for found in chain[known.length :] for entry in found.entries]
+    def _follow(self, chain: Chain, packed: Packed | None = None) -> None:
+        known = self._known
+        if not known.chain or not chain or known.chain[0].epoch != chain[0].epoch:
+            known = Known((), Packed(), {})
+        found = chain[len(known.chain) :]
+        if found or not chain:
+            entries = [entry for publication in found for entry in publication.entries]
             depths = dict(known.depths)
             for entry in entries:
                 base = base_of(entry.raw)
                 depths[entry.id] = 0 if base is None else depths.get(base, 0) + 1
-            self._known = Known(epoch, len(chain), packed or known.packed.with_entries(entries), depths)
+            self._known = Known(chain, packed or known.packed.with_entries(entries), depths)
 
     @property
     def packed(self) -> Packed:
@@ -121,32 +122,33 @@ class Recent:
             StorageError: the file system refused.
         """
         # Whoever wrote since the lease was taken has overtaken us, so that nothing will come of this.
-        chain, packed = self.journal.known, self._known.packed
+        known = self._known
+        chain, packed = known.chain, known.packed
         if self._ends_at(chain, parent):
-            made = [self._entry(*item, bases) for item in objects.items() if item[0] not in packed.entries]
+            made = [self._entry(*item, bases, known) for item in objects.items() if item[0] not in packed.entries]
             found = publication(chain[-1].epoch, chain[-1].number + 1, parent, head, made, os.urandom(12))
-            if self.journal.has_room(found) and packed.size <= _LARGEST:
-                return self._prepared(found, packed, objects, before=_current(chain))
+            if has_room(chain, found) and packed.size <= _LARGEST:
+                return self._prepared(found, packed, objects, chain)
         # Everything so far is made durable the long way, and an epoch opened, once the lease is proved.
         self.settle()
         made = [whole(*item) for item in objects.items()]
         found = publication(os.urandom(8), 1, parent, head, made, os.urandom(12))
-        return self._prepared(found, Packed(), objects, before=None)
+        return self._prepared(found, Packed(), objects, ())
 
     @staticmethod
-    def _ends_at(chain: Sequence[Publication], head: str) -> bool:
+    def _ends_at(chain: Chain, head: str) -> bool:
         """Whether the journal alone makes *head* durable, with all before it."""
         return bool(chain) and chain[-1].head == head and is_of_this_boot(chain[0].boot)
 
-    def _entry(self, object_id: str, stored: Stored, bases: Mapping[str, str]) -> Entry:
+    def _entry(self, object_id: str, stored: Stored, bases: Mapping[str, str], known: Known) -> Entry:
         base, found = bases.get(object_id), None
-        if base is not None and len(stored.raw) >= _SHORTEST and self._known.depths.get(base, _DEEPEST) < _DEEPEST:
+        if base is not None and len(stored.raw) >= _SHORTEST and known.depths.get(base, _DEEPEST) < _DEEPEST:
             with suppress(CorruptStateError):
                 found = relative(object_id, stored.raw, base, self.objects.read(base, stored.kind).raw)
         return found or whole(object_id, stored)
 
     def _prepared(
-        self, publication: Publication, packed: Packed, objects: Mapping[str, Stored], *, before: str | None
+        self, publication: Publication, packed: Packed, objects: Mapping[str, Stored], chain: Chain
     ) -> Prepared:
         packed = packed.with_entries(publication.entries)
         raw, rows = packed.as_files()
@@ -156,7 +158,7 @@ class Recent:
         except BaseException:
             self.directory.drop(pack)
             raise
-        return Prepared(publication, objects, packed, pack, index, before)
+        return Prepared(publication, objects, packed, pack, index, chain, _current(chain))
 
     def discard(self, prepared: Prepared) -> None:
         """Throw away what was prepared and not published."""
@@ -171,50 +173,49 @@ class Recent:
             StorageError: it could not be moved; or, with code ``outcome_unknown``, it moved and that may not be durable.
         """
         made, name = prepared.publication, _name(prepared.publication)
-        is_journaled = made.number > 1 or self._opens(made)
+        chain = prepared.chain or self._opens(made)
         # git takes a pack for one as soon as its index is there.
         self.directory.move(prepared.pack, f"{PACKS}/{name}.pack")
         try:
             self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
-            if not is_journaled:
+            if not chain:
                 self._sync([name])
-            self.refs.advance(made.parent, made.head, durable=not is_journaled)
+            self.refs.advance(made.parent, made.head, durable=not chain)
         except StorageError as error:
             if error.code != "outcome_unknown":
                 self.remove(name)
             raise
-        if is_journaled:
-            is_journaled = self._acknowledge(prepared)
+        is_journaled = bool(chain) and self._acknowledge(chain, prepared)
         for object_id, stored in prepared.objects.items():
             self.objects.remember(object_id, stored)
         if prepared.before is not None and is_journaled:  # without a journal nobody clears up what half of this leaves
             self.remove(prepared.before)
 
-    def begin(self, head: str, first: Publication | None = None) -> bool:
-        """Open an epoch at *head*, which is durable, with room for its *first* publication; whether there is a journal.
+    def begin(self, head: str, first: Publication | None = None) -> Chain:
+        """Open an epoch at *head*, which is durable, with room for its *first* publication; empty: there is no journal.
 
         Under the guard.
         """
         try:
-            opened = self.journal.begin(head, first)
+            chain = self.journal.begin(head, first)
         except StorageError as error:
             logged(f"without a journal everything is synced: {error}")
             self.journal.drop()
-            opened = False
+            chain = ()
         self._is_clean = True
-        self.learn()
-        return opened
+        self._follow(chain)
+        return chain
 
-    def _opens(self, made: Publication) -> bool:
-        """Open the epoch of its first publication; whether it is to be journaled there."""
+    def _opens(self, made: Publication) -> Chain:
+        """Open the epoch of its first publication; empty where it is not to be journaled."""
         self.refs.expect(made.parent)
         return self.begin(made.parent, made)
 
-    def _acknowledge(self, prepared: Prepared) -> bool:
+    def _acknowledge(self, chain: Chain, prepared: Prepared) -> bool:
         """Make a publication durable, by the journal or else the long way; whether there is a journal still."""
         made = prepared.publication
         try:
-            self.journal.append(made)
+            self.journal.append(chain, made)
         except StorageError as error:
             # After a sync that failed, no later sync of the journal says anything.
             logged(f"the journal failed, so everything is synced: {error}")
@@ -225,8 +226,10 @@ class Recent:
                 raise self.refs.unknown(made.head, worse) from None
             finally:
                 self.journal.drop()
-        self._follow(self.journal.known, prepared.packed)
-        return bool(self.journal.known)
+                self._follow(())
+            return False
+        self._follow((*chain, made), prepared.packed)
+        return True
 
     def remove(self, name: str) -> None:
         """Take a pack away. Where that fails it is swept later."""
@@ -270,7 +273,7 @@ class Recent:
 
     def of_epoch(self) -> list[str]:
         """The packs that were written in this epoch and are still there."""
-        chain = self.journal.chain()
+        chain = self.learn()
         beginning = _beginning(chain[0]) if chain else ""  # without a journal, any of them may be one
         return [name for name in pack_names(self.directory) if name.startswith(beginning)]
 
@@ -296,7 +299,7 @@ class Recent:
                     self.remove(name)
 
 
-def _current(chain: Sequence[Publication]) -> str | None:
+def _current(chain: Chain) -> str | None:
     """The name of the recent pack."""
     return _name(chain[-1]) if len(chain) > 1 else None
 

@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant(
         "an operation is acknowledged without the journal",
         "store/recent.py",
-        "            self.journal.append(made)\n",
+        "            self.journal.append(chain, made)\n",
         "            pass\n",
         _only(_CUT, "during_an_operation and update and not first"),
         r'"main\.lock"',
@@ -186,14 +186,14 @@ MUTANTS = (
         "store/recent.py",
         """\
             self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
-            if not is_journaled:
+            if not chain:
                 self._sync([name])
-            self.refs.advance(made.parent, made.head, durable=not is_journaled)
+            self.refs.advance(made.parent, made.head, durable=not chain)
 """,
         """\
-            if not is_journaled:
+            if not chain:
                 self._sync([name])
-            self.refs.advance(made.parent, made.head, durable=not is_journaled)
+            self.refs.advance(made.parent, made.head, durable=not chain)
             self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
 """,
         _only(_KILL, "any_system_call and update and not first"),
@@ -313,11 +313,12 @@ MUTANTS = (
         """\
             finally:
                 self.journal.drop()
-        self._follow(""",
+                self._follow(())
+""",
         """\
             finally:
                 pass
-        self._follow(""",
+""",
         (f"{_IO}::test_a_failed_fsync_is_never_taken_for_success[create+update]",),
         r"/journal>|^(without [^;]*; )?unsynced bytes: empty$",
     ),
