@@ -194,6 +194,18 @@ def test_a_record_that_is_inserted_into_one_of_several_lists_takes_few_bytes() -
     assert len(difference(before, after)) < 400
 
 
+def test_no_entry_builds_upon_many_others(state: StateRepository) -> None:
+    loop = state.create_loop("Fix the tests", "all pass", pid=None)["loopId"]
+    for number in range(1, 62):
+        state.update_loop(loop, {"currentIteration": number})
+    (index,) = (state.base_dir / ".git/objects/pack").glob("*.idx")
+    rows = [line.split() for line in git(state.base_dir, "verify-pack", "-v", str(index)).stdout.splitlines()]
+    depths = {kind: [int(row[5]) for row in rows if len(row) == 7 and row[1] == kind] for kind in ("commit", "blob")}
+    for found in depths.values():
+        assert len(found) > 50
+        assert max(found) == 8
+
+
 def test_a_damaged_entry_is_damage_and_nothing_else() -> None:
     raw = bytearray(whole(ID, Stored(b"blob", b"some bytes of a record")).raw)
     raw[5] ^= 0xFF

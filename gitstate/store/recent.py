@@ -21,7 +21,7 @@ from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS, pack_names
 from gitstate.store.refs import Refs
 
-_DEEPEST = 64  # entries that one may build upon, each on the next
+_DEEPEST = 8  # entries that one may build upon, each on the next: whoever reads the last one reads them all
 _SHORTEST = 100  # bytes of an object of which a difference is worth looking for
 _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not written again and again
 
@@ -139,11 +139,19 @@ class Recent:
         return bool(chain) and chain[-1].head == head and is_of_this_boot(chain[0].boot)
 
     def _entry(self, object_id: str, stored: Stored, bases: Mapping[str, str]) -> Entry:
-        base, found = bases.get(object_id), None
-        if base is not None and len(stored.raw) >= _SHORTEST and self._known.depths.get(base, _DEEPEST) < _DEEPEST:
+        base, found = self._base(bases.get(object_id, "")), None
+        if base is not None and len(stored.raw) >= _SHORTEST:
             with suppress(CorruptStateError):
                 found = relative(object_id, stored.raw, base, self.objects.read(base, stored.kind).raw)
         return found or whole(object_id, stored)
+
+    def _base(self, object_id: str) -> str | None:
+        """What an entry builds upon that comes after *object_id*: that one, or what its chain begins with if it is long."""
+        known = self._known
+        if known.depths.get(object_id, 0) >= _DEEPEST:
+            while (below := base_of(known.packed.entries[object_id])) is not None:
+                object_id = below
+        return object_id if object_id in known.depths else None
 
     def _prepared(
         self, publication: Publication, packed: Packed, objects: Mapping[str, Stored], *, before: str | None

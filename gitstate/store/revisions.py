@@ -351,7 +351,7 @@ class Revisions:
                 message.encode(),
             )
         )
-        name = made.add(b"commit", raw, None)
+        name = made.add(b"commit", raw, None if parent is None else parent.id)
         return _parsed_commit(name, raw), made
 
     def made_of(self, contents: Mapping[str, bytes]) -> dict[str, Stored]:
