@@ -48,7 +48,7 @@ from gitstate.store.revisions import Revision, Revisions, author_of
 from gitstate.verdicts import Unreadable
 
 _STEPS = 8  # more rounds of reconciling than this mean that somebody keeps writing
-_LOOSE_TAGS = 32  # archives whose tags have files of their own
+_LOOSE_TAGS = 8  # that have files of their own, before they are packed
 _INSIDE = threading.local()  # the state directories that this thread is mutating right now
 
 
@@ -227,7 +227,7 @@ class Writer:
             consolidate(self.directory)
             with self.keeper.guard.hold(BRIEFLY):
                 refs.shorten_log()
-                if len(refs.loose_names(layout.ARCHIVE_TAGS.rstrip("/"))) >= _LOOSE_TAGS:
+                if len(refs.loose_names("refs/tags")) >= _LOOSE_TAGS:
                     tags.pack_tags(refs, self.revisions.peel)
 
     def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:

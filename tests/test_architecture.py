@@ -23,8 +23,8 @@ FLOORS: list[list[str]] = [
     ],
     ["durable", "process"],
     [
-        "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.packs", "store.joining", "store.consolidation",
-        "store.objects", "store.gathering", "store.refs", "store.tags", "store.entries", "store.journal", "store.recent",
+        "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.packs", "store.objects", "store.entries",
+        "store.predecessors", "store.joining", "store.consolidation", "store.gathering", "store.refs", "store.tags", "store.journal", "store.recent",
         "store.changes", "store.trees", "store.revisions", "store.replay",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",
     ],

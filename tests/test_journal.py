@@ -205,6 +205,29 @@ def test_a_small_change_of_a_large_record_takes_few_bytes() -> None:
     assert unpacked(made.raw, lambda name: Stored(b"blob", before)).raw == after
 
 
+def test_a_record_that_is_inserted_into_one_of_several_lists_takes_few_bytes() -> None:
+    def listed(count: int) -> bytes:
+        return b"".join(
+            b'  {\n    "number": %d,\n    "text": "%s"\n  },\n' % (number, b"x" * 90) for number in range(count)
+        )
+
+    between = b'],\n"lessons": "%s",\n"notes": [\n' % b"".join(b"lesson %d. " % number for number in range(300))
+    before, after = (listed(count) + between + listed(30) + b"]\n" for count in (8, 9))
+    assert len(difference(before, after)) < 400
+
+
+def test_no_entry_builds_upon_many_others(state: StateRepository) -> None:
+    loop = state.create_loop("Fix the tests", "all pass", pid=None)["loopId"]
+    for number in range(1, 62):
+        state.update_loop(loop, {"currentIteration": number})
+    (index,) = (state.base_dir / ".git/objects/pack").glob("*.idx")
+    rows = [line.split() for line in git(state.base_dir, "verify-pack", "-v", str(index)).stdout.splitlines()]
+    depths = {kind: [int(row[5]) for row in rows if len(row) == 7 and row[1] == kind] for kind in ("commit", "blob")}
+    for found in depths.values():
+        assert len(found) > 50
+        assert max(found) == 8
+
+
 def test_a_damaged_entry_is_damage_and_nothing_else() -> None:
     raw = bytearray(whole(ID, Stored(b"blob", b"some bytes of a record")).raw)
     raw[5] ^= 0xFF

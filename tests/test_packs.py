@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import threading
 import zlib
 from collections.abc import Callable
@@ -30,7 +31,8 @@ import gitstate.durable
 from gitstate import StateRepository
 from gitstate.store import joining, packindex
 from gitstate.store import packs as reading
-from gitstate.store.consolidation import choose, consolidate, is_spent, joinable, remove_spent
+from gitstate.store.consolidation import choose, consolidate, gather, is_spent, joinable, remove_spent
+from gitstate.store.entries import relative, whole
 from gitstate.store.joining import join
 from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS
@@ -180,6 +182,92 @@ def test_what_several_packs_have_is_taken_once(state: StateRepository) -> None:
     assert packs(state) == [joined.name]
     git(state, "verify-pack", f"{PACKS}/{joined.name}.idx")
     assert past(state) == before
+
+
+def record(number: int, size: int = 90) -> bytes:
+    """A text that compresses badly, as version *number* of a record."""
+    lines = [hashlib.sha1(b"%d" % line).hexdigest().encode() for line in range(size)]
+    return b"\n".join([b"{", *lines[: size // 2], b"version %d" % number, *lines[size // 2 :], b"}"])
+
+
+def entry(raw: bytes, base: bytes | None = None) -> tuple[bytes, bytes]:
+    """A blob whole, or as its difference from another."""
+    name, stored = blob_id(raw), Stored(b"blob", raw)
+    found = whole(name.hex(), stored) if base is None else relative(name.hex(), raw, blob_id(base).hex(), base)
+    assert found is not None
+    return name, found.raw
+
+
+def bases_in(state: StateRepository, name: str) -> dict[str, tuple[str, int]]:
+    """What the entries of a pack build upon, as git sees it, and upon how many others."""
+    rows = [line.split() for line in git(state, "verify-pack", "-v", f"{PACKS}/{name}.idx").splitlines()]
+    return {row[0]: (row[6], int(row[5])) for row in rows if len(row) == 7}
+
+
+def test_versions_that_were_whole_in_their_packs_build_upon_each_other_in_the_joined_one(
+    state: StateRepository,
+) -> None:
+    state.init()
+    other = record(7, 300)
+    names = [
+        write_pack(state, [entry(record(number)), entry(record(number + 100), record(number)), blob(b"%d" % number)])
+        for number in range(4)
+    ]
+    joined = join(directory_of(state), [*names, write_pack(state, [entry(other)])])
+    assert joined.objects == 13
+    found = bases_in(state, str(joined.name))
+    for number in range(1, 4):
+        assert found[blob_id(record(number)).hex()] == (blob_id(record(number - 1)).hex(), number)
+        assert found[blob_id(record(number + 100)).hex()] == (blob_id(record(number)).hex(), number + 1)
+    with closing(Objects(directory_of(state))) as store:
+        for raw in (*map(record, (0, 1, 2, 3, 100, 101, 102, 103)), other):
+            assert store.read(blob_id(raw).hex()).raw == raw
+
+
+def test_what_joining_builds_upon_each_other_is_never_many(state: StateRepository) -> None:
+    state.init()
+    joined = join(directory_of(state), [write_pack(state, [entry(record(number))]) for number in range(20)])
+    found = bases_in(state, str(joined.name))
+    assert len(found) == 19
+    assert max(depth for _, depth in found.values()) == 4
+
+
+def test_nothing_comes_to_build_upon_what_is_not_what_its_name_says(tmp_path: Path) -> None:
+    with gitstate.open(tmp_path) as state:
+        state.init()
+        wrong = write_pack(state, [(blob_id(record(0)), entry(record(1))[1])])
+        joined = join(directory_of(state), [wrong, write_pack(state, [entry(record(2))])])
+        assert joined.objects == 2
+        assert entry(record(2))[1] in (state.base_dir / PACKS / f"{joined.name}.pack").read_bytes()
+
+
+def test_an_entry_that_cannot_be_unpacked_is_copied_as_it_is(tmp_path: Path) -> None:
+    with gitstate.open(tmp_path) as state:
+        state.init()
+        torn = entry(record(0))[1][:-9]
+        join(
+            directory_of(state),
+            [write_pack(state, [(blob_id(record(0)), torn)]), write_pack(state, [entry(record(2))])],
+        )
+        (name,) = packs(state)
+        assert torn in (state.base_dir / PACKS / f"{name}.pack").read_bytes()
+        assert git(state, "cat-file", "blob", blob_id(record(2)).hex()) == record(2).decode()
+
+
+def test_long_deltas_that_cross_do_not_become_a_circle(state: StateRepository) -> None:
+    state.init()
+    one, two, three = (record(number) for number in range(3))
+    first = write_pack(state, [entry(one), entry(two, one), entry(three)])
+    second = write_pack(state, [entry(three, two), entry(two), entry(one, two)])
+    for names in ([first, second], [second, first]):
+        before = files(state)
+        joined = join(directory_of(state), names)
+        assert joined.objects == 3
+        for text in (one, two, three):
+            assert git(state, "cat-file", "blob", blob_id(text).hex()) == text.decode()
+        git(state, "verify-pack", f"{PACKS}/{joined.name}.idx")
+        for name, raw in before.items():
+            (state.base_dir / ".git" / name).write_bytes(raw)
 
 
 def test_deltas_that_cross_do_not_become_a_circle(state: StateRepository) -> None:
@@ -458,6 +546,17 @@ def test_eight_of_a_size_become_one_and_fewer_stay() -> None:
     assert choose(sevens) == []
     assert sorted(choose(sevens | {"pack-7": 400})) == [*sorted(sevens), "pack-7"]
     assert choose(sevens | {"large": 3072}) == []
+
+
+def test_packs_are_joined_in_the_order_in_which_they_were_written(state: StateRepository) -> None:
+    state.init()
+    names = [write_pack(state, [blob(b"%d %d" % (number, size)) for size in range(9 - number)]) for number in range(8)]
+    for age, name in enumerate(names):
+        os.utime(state.base_dir / PACKS / f"{name}.pack", (1000 + age, 1000 + age))
+    weights = joinable(directory_of(state))
+    assert [*weights] == names
+    assert gather(weights) == names
+    assert choose({name: 500 - 5 * number for number, name in enumerate(names)}) == names
 
 
 def test_what_is_joined_at_once_is_bounded() -> None:

@@ -35,11 +35,21 @@ def test_tags_of_many_archives_share_a_file(state: StateRepository) -> None:
     assert state.get_loop("loop-7")["status"] == "completed"
 
 
+def test_tags_of_many_checkpoints_share_a_file_too(state: StateRepository) -> None:
+    state.create_loop("Fix the tests", "all pass", loop_id="one", pid=None)
+    for number in range(12):
+        state.checkpoint("one", f"moment-{number}")
+    tags = git(state.base_dir, "tag").stdout
+    opened_an_epoch(state)
+    assert not [path for path in (state.base_dir / ".git/refs/tags").rglob("*") if path.is_file()]
+    assert git(state.base_dir, "tag").stdout == tags
+
+
 def test_a_long_reflog_loses_its_older_part(state: StateRepository) -> None:
     state.create_loop("Fix the tests", "all pass", pid=None)
     log = state.base_dir / LOG
     last = log.read_bytes().splitlines(keepends=True)[-1]
-    log.write_bytes(last * (5 * 1024 * 1024 // len(last)))
+    log.write_bytes(last * (2 * 1024 * 1024 // len(last)))
     opened_an_epoch(state)
-    assert log.stat().st_size < 2 * 1024 * 1024
+    assert log.stat().st_size < 512 * 1024
     assert git(state.base_dir, "reflog", "-1", "--format=%H").stdout.strip() == state.revision()

@@ -35,7 +35,7 @@ def consolidate(directory: Directory, *, leaving: Container[str] = ()) -> Joined
 
 
 def choose(weights: Mapping[str, int]) -> list[str]:
-    """The packs to be joined now; none, if there are too few of a size.
+    """The packs to be joined now, in the order of *weights*; none, if there are too few of a size.
 
     Sizes are told apart by the number of octal digits of the weight, so eight of a size make one of the next.
     """
@@ -48,12 +48,12 @@ def choose(weights: Mapping[str, int]) -> list[str]:
             if sum(weights[other] for other in chosen) + weights[name] <= _LARGEST:
                 chosen.append(name)
         if len(chosen) > 1:
-            return chosen
+            return [name for name in weights if name in chosen]
     return []
 
 
 def gather(weights: Mapping[str, int]) -> list[str]:
-    """The packs to be joined next by whoever has time; none, when as few are left as there can be.
+    """The packs to be joined next by whoever has time, in the order of *weights*; none, when as few are left as there can be.
 
     The smallest go first, so that none is copied often. What is large stays: a copy of everything would want as much
     room on the disk again, and more memory the longer history is.
@@ -65,21 +65,32 @@ def gather(weights: Mapping[str, int]) -> list[str]:
         if total > _LARGE:
             break
         chosen.append(name)
-    return chosen if len(chosen) > 1 else []
+    return [name for name in weights if name in chosen] if len(chosen) > 1 else []
 
 
 def joinable(directory: Directory) -> dict[str, int]:
-    """The packs that may be joined, with their weights, in entries of usual length: pairs that nobody wants kept as they are."""
+    """The packs that may be joined, the oldest first, with their weights, in entries of usual length.
+
+    They are pairs that nobody wants kept as they are.
+    """
     endings: dict[str, set[str]] = {}
     for file in directory.names(PACKS):
         name, dot, ending = file.partition(".")
         endings.setdefault(name, set()).add(dot + ending)
+    found = [
+        name
+        for name, there in endings.items()
+        if name.startswith("pack-") and {".pack", ".idx"} <= there <= {".pack", ".idx", *DERIVED}
+    ]
     with directory.kept_open():
-        return {
-            name: weight_of(directory, name)
-            for name, there in endings.items()
-            if name.startswith("pack-") and {".pack", ".idx"} <= there <= {".pack", ".idx", *DERIVED}
-        }
+        found.sort(key=lambda name: age_of(directory, name))
+        return {name: weight_of(directory, name) for name in found}
+
+
+def age_of(directory: Directory, name: str) -> int:
+    """By which the pack comes first that was written first."""
+    pack = directory.status(f"{PACKS}/{name}.pack")
+    return 0 if pack is None else pack.st_mtime_ns
 
 
 def weight_of(directory: Directory, name: str) -> int:

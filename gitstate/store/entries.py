@@ -20,7 +20,7 @@ from gitstate.store.packindex import index_pieces
 from gitstate.store.packs import HEADER_SIZE, pack_header
 
 _RELATIVE = 7
-_ANCHOR = 24  # bytes that are looked for to find where two texts agree again
+_ANCHOR = 12  # bytes that are looked for to find where two texts agree again
 _LINES = 256  # lines of which they are the beginning
 _NEAR = 1 << 16  # bytes in which they are looked for
 _STRIDE = 1024  # bytes that are compared at once
@@ -45,7 +45,7 @@ def whole(object_id: str, stored: Stored) -> Entry:
 def relative(object_id: str, raw: bytes, base_id: str, base: bytes) -> Entry | None:
     """The entry that makes an object's *raw* of *base*, of the same kind; ``None`` where that saves nothing."""
     delta = difference(base, raw)
-    if 2 * len(delta) > len(raw):
+    if 4 * len(delta) > 3 * len(raw):
         return None
     return Entry(object_id, _header(_RELATIVE, len(delta)) + bytes.fromhex(base_id) + zlib.compress(delta, 1))
 
@@ -113,15 +113,20 @@ def difference(base: bytes, target: bytes) -> bytes:
 
 def _meeting(base: bytes, here: int, target: bytes, there: int) -> tuple[int, int]:
     """Where two texts that part at *here* and *there* agree again: records keep the order of their lines."""
+    # Of the lines that come next, the one for which the least is passed over on both sides: lists have many lines alike.
+    best, passed = None, len(base) + len(target)
     line = target.find(b"\n", there)
     for _ in range(_LINES):
         anchor = target[line : line + _ANCHOR]
-        if line < 0 or len(anchor) < _ANCHOR:
+        left = passed - (line - there)
+        if line < 0 or len(anchor) < _ANCHOR or left <= 0:
             break
-        found = base.find(anchor, here, here + _NEAR)
+        found = base.find(anchor, here, here + min(_NEAR, left))
         if found >= 0:
-            return found, line
+            best, passed = (found, line), found - here + line - there
         line = target.find(b"\n", line + 1)
+    if best is not None:
+        return best
     same = _common_end(base[here:], target[there:])
     return len(base) - same, len(target) - same
 

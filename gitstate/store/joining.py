@@ -1,10 +1,12 @@
-"""Packs joined into one by copying: nothing is decompressed, nothing is ever thrown away.
+"""Packs joined into one by copying, without taking deltas apart; nothing is ever thrown away.
 
 An entry that is whole, or a delta of an object named by its id, means the same wherever it stands; one that says how
 far back its base begins is told the id instead. Of an object that several packs have, the entry of the first is taken.
 No chain of deltas can close to a circle by that. Every pack has the bases of its deltas itself (:meth:`_Source.copy`
 makes sure), so the base of an entry that was taken from one pack is taken from that pack or from an earlier one. Along
 a chain the packs never go back up, and as long as they stay the same it is a chain of that pack, which has no circle.
+So each ends at an object that was whole. Some of those become deltas of others that were whole too and that stand
+before them in the new pack, so that no circle closes there either.
 
 The new pack is durable before an old one goes, and has a name that no pack had before: a pack goes only for one that
 is newer and has all its objects. So the newest pack that ever had an object is still there, whoever does this at the
@@ -28,6 +30,7 @@ from typing import NamedTuple
 from gitstate.durable import Directory
 from gitstate.store.packindex import Listed, PackDamagedError, columns_of, index_pieces, separate
 from gitstate.store.packs import DERIVED, HEADER_SIZE, PACKS, entry_in, open_data, open_index, pack_header
+from gitstate.store.predecessors import SHORTEST, Predecessors
 
 Progress = Callable[[int, int], None]
 
@@ -60,7 +63,7 @@ class _Source:
         self._checksums: array[int] | None = None  # of each entry, where they are not those of the index
         self._windows: list[array[int]] = []  # what begins within each: how far into it, and the row
 
-    def copied(self, position: int) -> Iterator[tuple[bytes, int]]:
+    def copied(self, position: int, predecessors: Predecessors) -> Iterator[tuple[bytes, int]]:
         """The entries that are wanted, the first of them at *position*, in pieces; with each, how many were looked at.
 
         Raises:
@@ -93,6 +96,8 @@ class _Source:
                         raise PackDamagedError(f"{self._name_of(row)} is not what its index says")
                     piece = self._anywhere(piece, row, start, bases)
                     if row not in self.without:
+                        if len(piece) >= SHORTEST:
+                            piece = self._changed(row, predecessors.shortened(self.index.object_id(row).hex(), piece))
                         self._places[row] = position
                         position += len(piece)
                         pieces.append(piece)
@@ -128,12 +133,16 @@ class _Source:
             if kind == _OFS_DELTA:
                 entry = entry_in(raw)
                 base = self.index.object_id(self._row_at(start - int(entry.base or 0)))
-                raw = bytes([raw[0] | _REF_DELTA]) + raw[1:length] + base + raw[entry.length :]
-                if self._checksums is None:
-                    self._checksums = self.index.checksums()
-                self._checksums[row] = zlib.crc32(raw)
+                raw = self._changed(row, bytes([raw[0] | _REF_DELTA]) + raw[1:length] + base + raw[entry.length :])
             elif raw[length : length + 20] not in bases:
                 raise PackDamagedError(f"{self._name_of(row)} is a delta of what is not there")
+        return raw
+
+    def _changed(self, row: int, raw: bytes) -> bytes:
+        """An entry that is not what the index says of it."""
+        if self._checksums is None:
+            self._checksums = self.index.checksums()
+        self._checksums[row] = zlib.crc32(raw)
         return raw
 
     def listed(self, object_id: bytes, row: int, checksum: int) -> Listed:
@@ -199,9 +208,9 @@ def _joined(directory: Directory, sources: Sequence[_Source], progress: Progress
             header = pack_header(sum(counts))
             digest = hashlib.sha1(header, usedforsecurity=False)
             file.write(header)
-            position = len(header)
+            position, predecessors = len(header), Predecessors()
             for source in sources:
-                for piece, number in _guarded(source, position):
+                for piece, number in _guarded(source, source.copied(position, predecessors)):
                     digest.update(piece)
                     file.write(piece)
                     position, looked_at = position + len(piece), looked_at + number
@@ -219,9 +228,8 @@ def _joined(directory: Directory, sources: Sequence[_Source], progress: Progress
     return joined, len(sources), sum(counts)
 
 
-def _guarded(source: _Source, position: int) -> Iterator[tuple[bytes, int]]:
+def _guarded(source: _Source, pieces: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
     """What is copied, with whatever is wrong with the source told apart from what is wrong with the disk written to."""
-    pieces = source.copied(position)
     while True:
         try:
             found = next(pieces, None)

@@ -21,7 +21,7 @@ from gitstate.store.objects import Objects, Stored
 from gitstate.store.packs import PACKS, pack_names
 from gitstate.store.refs import Refs
 
-_DEEPEST = 64  # entries that one may build upon, each on the next
+_DEEPEST = 8  # entries that one may build upon, each on the next: whoever reads the last one reads them all
 _SHORTEST = 100  # bytes of an object of which a difference is worth looking for
 _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not written again and again
 
@@ -141,8 +141,8 @@ class Recent:
         return bool(chain) and chain[-1].head == head and is_of_this_boot(chain[0].boot)
 
     def _entry(self, object_id: str, stored: Stored, bases: Mapping[str, str], known: Known) -> Entry:
-        base, found = bases.get(object_id), None
-        if base is not None and len(stored.raw) >= _SHORTEST and known.depths.get(base, _DEEPEST) < _DEEPEST:
+        base, found = _base(bases.get(object_id, ""), known), None
+        if base is not None and len(stored.raw) >= _SHORTEST:
             with suppress(CorruptStateError):
                 found = relative(object_id, stored.raw, base, self.objects.read(base, stored.kind).raw)
         return found or whole(object_id, stored)
@@ -297,6 +297,14 @@ class Recent:
             for name in self.of_epoch():
                 if name != _current(chain):
                     self.remove(name)
+
+
+def _base(object_id: str, known: Known) -> str | None:
+    """What an entry builds upon that comes after *object_id*: that one, or what its chain begins with if it is long."""
+    if known.depths.get(object_id, 0) >= _DEEPEST:
+        while (below := base_of(known.packed.entries[object_id])) is not None:
+            object_id = below
+    return object_id if object_id in known.depths else None
 
 
 def _current(chain: Chain) -> str | None:

@@ -24,7 +24,7 @@ ZERO = "0" * 40
 PACKED_REFS = ".git/packed-refs"
 _TAGS = ".git/refs/tags"  # which is there from the beginning
 _FOREIGN_LOCK = 1.0  # seconds that somebody else's ref lock is waited for
-_LONGEST_LOG = 4 * 1024 * 1024  # bytes of a reflog, some 20,000 moves
+_LONGEST_LOG = 1024 * 1024  # bytes of a reflog, some 5,000 moves
 _LIMIT = 64 * 1024 * 1024  # bytes of packed-refs
 
 

@@ -352,7 +352,7 @@ class Revisions:
             )
         )
         revision = Revision(
-            id=made.add(b"commit", raw),
+            id=made.add(b"commit", raw, None if parent is None else parent.id),
             tree=root,
             parents=() if parent is None else (parent.id,),
             author=author.partition(b" <")[0].decode("utf-8", "replace"),
