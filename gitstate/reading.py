@@ -155,7 +155,7 @@ class Reader:
 
     def unadopted(self) -> Snapshot:
         """The files as they are, without history."""
-        return Snapshot(FilesTree(self.projection))
+        return Snapshot(FilesTree(Projection(self.directory)))  # there is nothing else to go on with
 
     def _head(self) -> str:
         return (None if self._is_overruled() else self.refs.loose(layout.BRANCH)) or self.revisions.head()

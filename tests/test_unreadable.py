@@ -135,3 +135,13 @@ def test_a_read_goes_on_with_what_history_has_and_says_so(state: StateRepository
             found = fresh.get_loop(LOOP)
         assert "edited" not in found
         assert fresh.get_loop(LOOP)["edited"] == "outside"
+
+
+def test_without_history_a_registry_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    state: StateRepository, unreadable: Unreadable
+) -> None:
+    (state.base_dir / ".git").rename(state.project_root / "put-away.git")
+    with StateRepository(state.project_root) as anew:
+        with unreadable("registry.json"), pytest.raises(StorageError, match="input/output error"):
+            anew.list_active_loops()
+        assert [entry["loop_id"] for entry in anew.list_active_loops()] == [LOOP]
