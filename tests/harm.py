@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +120,20 @@ def plain_cases(base: Path) -> list[Case]:
         cases += [Case(file, way) for way in (*TRUNCATIONS, "zero") if size > (way == "truncate 1")]
         cases += [Case(file, way) for way in REPLACEMENTS]
     return cases
+
+
+_SAMPLE = (
+    1000  # places that are tried in what is written of a preallocated file, and as many as a tenth of that behind it
+)
+
+
+def places_in(path: Path, random: random.Random) -> Iterable[int]:
+    """Where the bytes of a file are to be flipped: everywhere, in the journal at some places."""
+    size = path.stat().st_size
+    if path.name != "journal":
+        return range(size)
+    written = len(path.read_bytes().rstrip(b"\0"))
+    return [*random.sample(range(written), min(written, _SAMPLE)), *random.sample(range(written, size), _SAMPLE // 10)]
 
 
 def flips(base: Path, count: int, random: random.Random) -> list[Case]:
