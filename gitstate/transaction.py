@@ -69,7 +69,7 @@ class Writer:
     notes: Noting = field(init=False)
 
     def __post_init__(self) -> None:
-        self.notes = Noting(self.projection)
+        self.notes = Noting(self.projection, self.revisions.objects.held)
         self.keeper = LeaseKeeper(
             self.directory,
             guard=Guard(self.directory, layout.GUARD, self.clock),
