@@ -48,6 +48,20 @@ def test_of_a_long_text_the_lines_that_changed_are_found(place: int) -> None:
     assert len(found) < 100
 
 
+def test_wherever_one_byte_differs_it_is_in_no_run() -> None:
+    text = bytes(range(11, 251)) * 20  # without a line break, so that it is found from both ends
+    for place in range(len(text)):
+        changed = text[:place] + b"\0" + text[place + 1 :]
+        runs = [run for run in ((0, 0, place), (place + 1, place + 1, len(text) - place - 1)) if run[2]]
+        assert list(common_runs(text, changed)) == runs
+
+
+def test_an_end_of_any_length_is_found_whole_and_no_longer() -> None:
+    for length in range(1, 5000):
+        one, other = b"y" * (6000 - length) + b"x" * length, b"z" * (6000 - length) + b"x" * length
+        assert list(common_runs(one, other)) == [(6000 - length, 6000 - length, length)]
+
+
 def test_of_a_long_text_changed_in_several_places_only_these_are_found() -> None:
     lines = LONG.splitlines(keepends=True)
     lines[3], lines[9_000], lines[19_998] = b"3 is another\n", b"", b"so is this\nand this\n"
