@@ -11,14 +11,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import orjson
 
 from gitstate.errors import InvalidRecordError
+from gitstate.likeness import unlike_lines
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Record: TypeAlias = "dict[str, Json]"
+T = TypeVar("T")
 
 SAFE_INTEGER: Final = 2**53 - 1
 # How deep records may be nested: what is compared and copied recurses twice a level, and Python's stack has 1000. What is
@@ -37,8 +39,10 @@ def plain(value: object, path: str = "", depth: int = 0) -> Json:
     """
     if depth > MAX_GIVEN_DEPTH:
         raise InvalidRecordError(f"{path:.80}…: nested deeper than {MAX_GIVEN_DEPTH}", path=path[:80])
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, int):
         if abs(value) > SAFE_INTEGER:
             raise InvalidRecordError(f"{path or 'the value'}: integers beyond ±(2^53-1) cannot be stored", path=path)
@@ -52,7 +56,7 @@ def plain(value: object, path: str = "", depth: int = 0) -> Json:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidRecordError(f"{path or 'the value'}: the key {key!r:.60} is not a string", path=path)
-            record[key] = plain(item, f"{path}/{escape_pointer(key)}", depth + 1)
+            record[str.__str__(key)] = plain(item, f"{path}/{escape_pointer(key)}", depth + 1)
         return record
     if isinstance(value, list | tuple):
         return [plain(item, f"{path}/{number}", depth + 1) for number, item in enumerate(value)]
@@ -85,8 +89,10 @@ def _has_long_integer(raw: bytes) -> bool:
     return b"0" * 16 in raw.translate(_EVERY_DIGIT_ZERO) and _LONG_INTEGER.search(raw) is not None
 
 
-def parse(raw: bytes) -> Json:
-    """The value of bytes that are known to be good: those that history holds."""
+def parse(raw: bytes, *, is_plain: bool = False) -> Json:
+    """The value of bytes that are known to be good: those that history holds. *is_plain* as :class:`Written` says it."""
+    if is_plain:
+        return cast("Json", orjson.loads(raw))
     try:
         value = cast("Json", orjson.loads(raw))
     except orjson.JSONDecodeError:
@@ -201,15 +207,57 @@ _WHOLE_FLOAT = re.compile(rb"\.0,?\n")
 _EXPONENT = re.compile(rb"e[-+]?[0-9]+,?\n")
 
 
+_LONG = 1 << 13  # bytes from which on comparing takes less than looking through all of them
+
+
+class Written(NamedTuple):
+    """A value's bytes. ``is_plain``: orjson alone made them, and reads the same value in them."""
+
+    raw: bytes
+    is_plain: bool
+
+
 def encode(value: Mapping[str, object] | Json) -> bytes:
     """*value* as ``JSON.stringify(value, null, 2)`` and a newline."""
+    return write(value).raw
+
+
+def write(value: Mapping[str, object] | Json, like: bytes = b"") -> Written:
+    """As :func:`encode`. *like* are bytes that this made: what of the new ones is the same needs no second look."""
     try:
         raw = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
-        return _stringify(cast("Json", value))
-    if _WHOLE_FLOAT.search(raw) or _EXPONENT.search(raw):
-        return _stringify(cast("Json", value))
-    return raw
+        return Written(_stringify(cast("Json", value)), False)
+    lines = unlike_lines(like, raw) if like and len(raw) > _LONG else raw
+    if _WHOLE_FLOAT.search(lines) or _EXPONENT.search(lines):
+        return Written(_stringify(cast("Json", value)), False)
+    return Written(raw, not _has_long_integer(lines))
+
+
+_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
+
+
+def reread(value: Json, known: Json) -> Json:
+    """*value* as reading what :func:`write` made plainly of it would make it, but for what is the very same in *known*.
+
+    *known* was read, or made like this, so that nothing in it needs to be made again.
+    """
+    if value is known:
+        return known
+    if isinstance(value, dict) and isinstance(known, dict):
+        return {
+            key: item if type(item) in _SCALARS or item is known.get(key) else reread(item, known.get(key))
+            for key, item in value.items()
+        }
+    if isinstance(value, list) and isinstance(known, list):
+        kept = {id(item) for item in known}
+        others = iter(_reread([item for item in value if id(item) not in kept]))
+        return [item if id(item) in kept else next(others) for item in value]
+    return value if type(value) in _SCALARS else _reread(value)
+
+
+def _reread(value: T) -> T:
+    return cast("T", orjson.loads(orjson.dumps(value)))
 
 
 def encodes_alike(one: Json, other: Json) -> bool:

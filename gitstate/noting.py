@@ -16,7 +16,7 @@ from gitstate import layout
 from gitstate.durable import Mark, mark_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
 from gitstate.note import Note, Notes, digest_of
-from gitstate.projection import Projection, Survey, blob_id
+from gitstate.projection import Projection, Survey
 from gitstate.store.index import Index, IndexLockedError, adopt_index, rewrite_index
 from gitstate.store.objects import Objects, Stored
 from gitstate.store.trees import CommitTree
@@ -41,7 +41,7 @@ class Noting(Notes):
     """As :class:`~gitstate.note.Notes`, for whoever writes."""
 
     def __init__(self, projection: Projection, objects: Objects) -> None:
-        super().__init__(projection)
+        super().__init__(projection, objects.held)
         self.objects = objects
 
     def met(self, blob: str, raw: bytes) -> None:
@@ -57,7 +57,7 @@ class Noting(Notes):
 
         def compared(path: str, blob: str) -> os.stat_result | None:
             found = seen.statuses.get(path)
-            if found is None or blob_id(seen.get(path)) != blob:
+            if found is None or not self._is_blob(seen.get(path), blob):
                 return None
             return _Written(0, blob, found).mark(path, since)
 
@@ -65,7 +65,7 @@ class Noting(Notes):
         with suppress(IndexLockedError):
             index = rewrite_index(self.directory, tree, compared)
         blobs = {path: blob for path, _, blob in tree.files() if path == REGISTRY or layout.place_of(path) is not None}
-        if blobs.keys() != seen.keys() or any(blob_id(seen[path]) != blob for path, blob in blobs.items()):
+        if blobs.keys() != seen.keys() or any(not self._is_blob(seen[path], blob) for path, blob in blobs.items()):
             return None
         files = {path: blob for path, blob in blobs.items() if _area(path) != ARCHIVE}
         marks = {path: mark_of(seen.statuses[path]) for path in files}
@@ -149,7 +149,7 @@ class Noting(Notes):
         ]
         for entry in touched:
             raw, status = self.projection.look(entry.path)
-            if status is None or blob_id(raw) != entry.blob:
+            if status is None or not self._is_blob(raw, entry.blob):
                 return False, turn
             if _is_before(status, note.since):
                 index.put(entry.path, entry.mode, entry.blob, status)

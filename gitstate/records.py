@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, Literal, NotRequired, TypedDict, cast
+from typing import Final, Literal, NamedTuple, NotRequired, TypedDict, cast
 
-from gitstate.encoding import Json, Record, decode, parse
+from gitstate.encoding import Json, Record, decode, parse, reread, write
 from gitstate.errors import CorruptStateError, InvalidRecordError
 from gitstate.layout import REGISTRY
 
@@ -201,12 +200,16 @@ def valid_record(path: str, raw: bytes, revision: str | None = None) -> Record:
     Raises:
         CorruptStateError: it is not a valid one.
     """
+    return _valid(path, raw, None, revision)
+
+
+def _valid(path: str, raw: bytes, known: _Known | None, revision: str | None = None) -> Record:
     try:
-        value = parse(raw)
+        value = parse(raw, is_plain=known is not None and known.is_plain)
     except InvalidRecordError:
         value, damage = None, describe_damage(raw)
     else:
-        damage = (damage_of_registry(value) if path == REGISTRY else damage_of_state(value)) or ""
+        damage = _damage_of(path, value) or ""
     if damage or not isinstance(value, dict):
         raise CorruptStateError(
             f"{path}{f' in revision {revision[:7]}' if revision else ''}: {damage or 'not an object'}",
@@ -218,9 +221,48 @@ def valid_record(path: str, raw: bytes, revision: str | None = None) -> Record:
     return value
 
 
-_KNOWN: OrderedDict[tuple[bool, bytes], Record] = OrderedDict()
+def _damage_of(path: str, value: Json) -> str | None:
+    return damage_of_registry(value) if path == REGISTRY else damage_of_state(value)
+
+
+# --- what is known already -------------------------------------------------------------------------------------------
+
+
+class _Known(NamedTuple):
+    """A record, and the bytes that hold it, which are plain if they were written plainly."""
+
+    path: str
+    raw: bytes
+    record: Record
+    is_plain: bool
+
+
+_Name = tuple[bool, int, bytes, bytes]
+
+_KNOWN: dict[_Name, _Known] = {}
 _KNOWN_AT_MOST = 32  # records, and
-_KNOWN_BYTES = 8 * 1024 * 1024  # bytes that they were made from
+_KNOWN_BYTES = 16 * 1024 * 1024  # bytes that they were made from
+_ENDS = 512
+
+
+def _name_of(path: str, raw: bytes) -> _Name:
+    """What two versions hardly ever have in common: hashing all of their bytes would take longer than comparing them."""
+    return path == REGISTRY, len(raw), raw[:_ENDS], raw[-_ENDS:]
+
+
+def _recalled(path: str, raw: bytes) -> _Known | None:
+    found = _KNOWN.get(_name_of(path, raw))
+    return found if found is not None and found.raw == raw else None
+
+
+def _remember(known: _Known) -> None:
+    name = _name_of(known.path, known.raw)
+    _KNOWN.pop(name, None)
+    _KNOWN[name] = known
+    size = sum([len(each.raw) for each in list(_KNOWN.values())])
+    while len(_KNOWN) > _KNOWN_AT_MOST or (len(_KNOWN) > 1 and size > _KNOWN_BYTES):
+        with suppress(KeyError, RuntimeError, StopIteration):  # another thread was faster
+            size -= len(_KNOWN.pop(next(iter(_KNOWN))).raw)
 
 
 def known_record(path: str, raw: bytes, revision: str | None = None) -> Record:
@@ -229,14 +271,32 @@ def known_record(path: str, raw: bytes, revision: str | None = None) -> Record:
     Raises:
         CorruptStateError: it is not a valid one.
     """
-    key = (path == REGISTRY, raw)
-    found = _KNOWN.get(key)
+    found = _recalled(path, raw)
     if found is None:
-        found = _KNOWN[key] = valid_record(path, raw, revision)
-        while len(_KNOWN) > _KNOWN_AT_MOST or (len(_KNOWN) > 1 and sum(len(k[1]) for k in list(_KNOWN)) > _KNOWN_BYTES):
-            with suppress(KeyError):  # another thread was faster
-                _KNOWN.popitem(last=False)
-    return found
+        found = _Known(path, raw, valid_record(path, raw, revision), False)
+        _remember(found)
+    return found.record
+
+
+def fresh_record(path: str, raw: bytes) -> Record:
+    """As :func:`valid_record`, of bytes that are likely to be known: a record that the caller may change.
+
+    Raises:
+        CorruptStateError: it is not a valid one.
+    """
+    return _valid(path, raw, _recalled(path, raw))
+
+
+def written_record(path: str, record: Record, before: bytes | None) -> bytes:
+    """*record* as the bytes of the file *path*, whose bytes were *before*. It counts as read from them: see
+    :func:`known_record`.
+    """
+    known = None if before is None else _recalled(path, before)
+    raw, is_plain = write(record, known.raw if known is not None and known.is_plain else b"")
+    if is_plain and _damage_of(path, record) is None:
+        made = cast("Record", reread(record, {} if known is None else known.record))
+        _remember(_Known(path, raw, made, True))
+    return raw
 
 
 def process_of(state: Record) -> ProcessRecord | None:

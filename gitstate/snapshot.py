@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 from gitstate import layout
-from gitstate.encoding import Json, Record, encode, fresh, parse
+from gitstate.encoding import Json, Record, fresh, parse
 from gitstate.errors import CorruptStateError, LoopNotFoundError
 from gitstate.fields import DERIVED_IN_ENTRY, difference, entries_of
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY, Place
-from gitstate.records import known_record, valid_record
+from gitstate.records import fresh_record, known_record, valid_record, written_record
 from gitstate.registry import new_registry
 
 if TYPE_CHECKING:
@@ -230,8 +230,7 @@ class Snapshot:
         place, record = self.find(loop_id)
         raw = None if place.path in self.edits else self.tree.read(place.path)
         # Reading it again takes a fifth of what copying it takes.
-        value = fresh(record) if raw is None else parse(raw)
-        return cast("Record", value)
+        return cast("Record", fresh(record)) if raw is None else fresh_record(place.path, raw)
 
     # --- what came of it ---
 
@@ -244,8 +243,13 @@ class Snapshot:
             elif path in self.verbatim and parse(self.verbatim[path]) == record:
                 contents[path] = self.verbatim[path]
             else:
-                contents[path] = self._moved_bytes(path, record) or encode(record)
+                contents[path] = self._moved_bytes(path, record) or written_record(path, record, self._below(path))
         return {path: raw for path, raw in contents.items() if raw != self.tree.read(path)}
+
+    def _below(self, path: str) -> bytes | None:
+        """What the revision below has at *path*, or else on the other side of an archive move."""
+        raw, place = self.tree.read(path), layout.place_of(path)
+        return self.tree.read(place.other.path) if raw is None and place is not None else raw
 
     def _moved_bytes(self, path: str, record: Record) -> bytes | None:
         place = layout.place_of(path)

@@ -16,7 +16,7 @@ PACKAGE = Path(gitstate.__file__).parent
 
 # A module imports from floors below, and on its own floor only from modules to its left.
 FLOORS: list[list[str]] = [
-    ["errors", "clock", "text", "digest"],
+    ["errors", "clock", "text", "digest", "likeness"],
     [
         "encoding", "ids", "layout", "records", "registry", "results", "reports", "fields", "operation", "snapshot", "settling", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",

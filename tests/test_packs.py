@@ -28,6 +28,7 @@ from wrapping import (
 
 import gitstate
 import gitstate.durable
+import gitstate.store.objects
 from gitstate import StateRepository
 from gitstate.store import joining, packindex
 from gitstate.store import packs as reading
@@ -91,6 +92,37 @@ def test_no_more_than_a_few_packs_are_open_at_once(state: StateRepository, monke
     assert all(store.has(object_id) for object_id in objects(state))
     assert len(store._packs._open) == 2
     store.close()
+
+
+def test_the_newest_of_large_objects_stay_at_hand_and_at_least_one(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gitstate.store.objects, "_LARGE", 10)
+    monkeypatch.setattr(gitstate.store.objects, "_LARGE_BYTES", 100)
+    store = Objects(directory_of(state))
+    small, *large = [Stored(b"blob", bytes([number]) * (30 if number else 9)) for number in range(20)]
+    for stored in (small, *large):
+        store.remember(stored.id, stored)
+    assert [store.held(stored.id) for stored in large] == [None] * 16 + [stored.raw for stored in large[16:]]
+    huge = Stored(b"blob", bytes(1000))
+    store.remember(huge.id, huge)
+    assert [store.held(stored.id) for stored in large] == [None] * 19
+    assert (store.held(huge.id), store.held(small.id)) == (huge.raw, small.raw)
+    store.forget()
+    assert (store.held(huge.id), store.held(small.id)) == (None, None)
+
+
+def test_a_state_of_any_size_is_at_hand_for_the_next_mutation(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.create_loop("Fix the tests", "all tests pass", loop_id="fix", pid=None)
+    state.update_loop("fix", {"notes": ["a line of notes"] * 120_000})
+    read: list[str] = []
+    anywhere = Objects._read_anywhere
+    monkeypatch.setattr(Objects, "_read_anywhere", lambda self, name: read.append(name) or anywhere(self, name))
+    state.update_loop("fix", {"note": "one"})
+    state.update_loop("fix", {"note": "two"})
+    assert read == []
 
 
 def test_an_object_is_found_in_the_pack_that_came_while_its_own_went(

@@ -10,16 +10,40 @@ import struct
 import subprocess
 from collections import OrderedDict
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gitstate.encoding import MAX_DEPTH, MAX_GIVEN_DEPTH, SAFE_INTEGER, Json, decode, encode, plain
-from gitstate.errors import InvalidRecordError
+import gitstate.encoding
+import gitstate.records
+from gitstate.encoding import (
+    MAX_DEPTH,
+    MAX_GIVEN_DEPTH,
+    SAFE_INTEGER,
+    Json,
+    decode,
+    encode,
+    parse,
+    plain,
+    reread,
+    write,
+)
+from gitstate.errors import CorruptStateError, InvalidRecordError
 from gitstate.fields import same
-from gitstate.records import damage_of_registry, damage_of_state, describe_damage, read_record, revision_of, stamped
+from gitstate.layout import REGISTRY
+from gitstate.records import (
+    damage_of_registry,
+    damage_of_state,
+    describe_damage,
+    fresh_record,
+    known_record,
+    read_record,
+    revision_of,
+    stamped,
+    written_record,
+)
 
 # What node 20 answers to JSON.stringify; the last test of this part asks it again where it is installed.
 NUMBERS: list[tuple[int | float, str]] = [
@@ -330,6 +354,191 @@ def test_any_bytes_are_either_read_or_refused(raw: bytes) -> None:
         decode(raw)
     except InvalidRecordError:
         return
+
+
+# --- written once more -----------------------------------------------------------------------------------------------
+
+# Numbers that the two encoders write in different ways, or that read otherwise than they were written.
+odd_numbers = st.sampled_from([number for number, _ in NUMBERS])
+odd_records = st.dictionaries(
+    st.sampled_from("abcdef"),
+    st.recursive(
+        odd_numbers | st.sampled_from(["", "2.0", "1e16,", "cut \ud83d", "\n"]) | st.booleans() | st.none(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+
+
+def as_read(raw: bytes) -> str:
+    """What tells apart what same() and == take for the same: 1, 1.0 and true, and the order of keys."""
+    return repr(decode(raw))
+
+
+@pytest.fixture
+def long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short records, too, are compared with what was written before."""
+    monkeypatch.setattr(gitstate.encoding, "_LONG", 0)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd_records, odd_records)
+@pytest.mark.usefixtures("long_enough")
+def test_what_was_written_before_makes_no_difference(before: dict[str, Json], changes: dict[str, Json]) -> None:
+    value = {**before, **changes}
+    assert write(value, encode(before)).raw == encode(value)
+
+
+@pytest.mark.parametrize("shared", [2.0, 1e16, 1e-7, 1.5, -0.0, 1e21, [2.0], {"a": [1e16, 1.5]}], ids=repr)
+@pytest.mark.parametrize("new", [2.0, 1e16, 1e-7, 1.5, -0.0, 1e21, [2.0], {"a": [1e16, 1.5]}], ids=repr)
+@pytest.mark.usefixtures("long_enough")
+def test_a_number_is_right_whether_it_is_new_or_was_there(shared: Json, new: Json) -> None:
+    before: dict[str, Json] = {"a": "text", "shared": shared, "b": "text", "new": 1, "c": "text"}
+    value = {**before, "new": new}
+    assert write(value, encode(before)).raw == encode(value)
+    assert write(before, encode(value)).raw == encode(before)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(odd_records, odd_records)
+@pytest.mark.usefixtures("long_enough")
+def test_what_was_written_plainly_is_read_plainly(before: dict[str, Json], changes: dict[str, Json]) -> None:
+    for written in (write(before), write({**before, **changes}, encode(before))):
+        if written.is_plain:
+            assert repr(parse(written.raw, is_plain=True)) == as_read(written.raw)
+
+
+@pytest.mark.parametrize("value", [2.0, 1e16, "cut \ud83d", 2**53, SAFE_INTEGER], ids=ascii)
+def test_what_needs_a_second_look_when_it_is_read_is_not_plain(value: Json) -> None:
+    assert not write({"a": [value]}).is_plain
+
+
+def test_most_is_plain() -> None:
+    assert write({"a": [1, 1.5, True, None, "text 2.0", {"b": 2**40}]}).is_plain
+
+
+@settings(max_examples=500, deadline=None)
+@given(odd_records, odd_records, st.data())
+def test_a_record_counts_as_read_from_what_was_written_of_it(
+    before: dict[str, Json], changes: dict[str, Json], data: st.DataObject
+) -> None:
+    known = cast("dict[str, Json]", decode(encode(before)))
+    value = {**{key: _moved(item, data) for key, item in known.items()}, **changes}
+    written = write(value)
+    if written.is_plain:
+        assert repr(reread(value, known)) == as_read(written.raw)
+
+
+def _moved(item: Json, data: st.DataObject) -> Json:
+    """*item*, or a list of what is in it, in another order and with more."""
+    if not isinstance(item, list) or not data.draw(st.booleans()):
+        return item
+    return [*data.draw(st.permutations(item)), {"new": 1}, *item[:1]]
+
+
+def test_what_did_not_change_is_the_very_same_in_the_next_version() -> None:
+    known: dict[str, Json] = {"iterations": [{"number": 1}, {"number": 2}], "config": {"model": "a"}}
+    new: Json = {"number": 3}
+    old = cast("list[Json]", known["iterations"])
+    made = cast("dict[str, Any]", reread({**known, "iterations": [*old, new]}, known))
+    assert made["config"] is known["config"]
+    assert [made["iterations"][place] is old[place] for place in (0, 1)] == [True, True]
+    assert made["iterations"][2] == new
+    assert made["iterations"][2] is not new
+
+
+class Text(str):
+    """More than a text, to Python."""
+
+    __slots__ = ("more",)
+
+
+def test_what_is_more_than_a_text_is_kept_as_a_text() -> None:
+    copy = plain({Text("key"): [Text("value")]})
+    assert [type(key) for key in cast("dict[str, Json]", copy)] == [str]
+    assert [type(item) for item in cast("dict[str, list[Json]]", copy)["key"]] == [str]
+    made = cast("dict[str, Json]", reread({"a": Text("value"), "b": (1, 2)}, {"a": "other", "b": [1]}))
+    assert repr(made) == "{'a': 'value', 'b': [1, 2]}"
+    assert type(made["a"]) is str
+
+
+# --- known records ---------------------------------------------------------------------------------------------------
+
+PATH = "loops/one/session-state.json"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bytes that were taken apart."""
+    monkeypatch.setattr(gitstate.records, "_KNOWN", {})
+    found: list[bytes] = []
+
+    def counted(raw: bytes, *, is_plain: bool = False) -> Json:
+        found.append(raw)
+        return parse(raw, is_plain=is_plain)
+
+    monkeypatch.setattr(gitstate.records, "parse", counted)
+    return found
+
+
+def test_what_was_written_is_not_read_again(reads: list[bytes]) -> None:
+    first = written_record(PATH, {"status": "running", "notes": ["a"]}, None)
+    then = known_record(PATH, first)
+    second = written_record(PATH, {**then, "note": 1}, first)
+    assert known_record(PATH, second) == {"status": "running", "notes": ["a"], "note": 1}
+    assert known_record(PATH, second)["notes"] is then["notes"]
+    assert known_record(PATH, bytes(bytearray(second))) is known_record(PATH, second)
+    assert reads == []
+
+
+def test_what_does_not_read_as_it_was_written_is_read(reads: list[bytes]) -> None:
+    raw = written_record(PATH, {"status": "running", "budget": 2.0}, None)
+    assert repr(known_record(PATH, raw)) == "{'status': 'running', 'budget': 2}"
+    assert reads == [raw]
+
+
+def test_a_record_that_is_no_valid_one_is_not_known() -> None:
+    raw = written_record(PATH, {"status": 1}, None)
+    with pytest.raises(CorruptStateError, match="status is not a string"):
+        known_record(PATH, raw)
+
+
+def test_a_state_is_no_registry_whatever_its_bytes() -> None:
+    raw = written_record(PATH, {"status": "running"}, None)
+    assert known_record(PATH, raw)
+    with pytest.raises(CorruptStateError, match="active_loops is not a list"):
+        known_record(REGISTRY, raw)
+
+
+def test_versions_that_begin_and_end_alike_are_told_apart() -> None:
+    texts = [f"{'a' * 2000}{middle}{'a' * 2000}" for middle in "xy"]
+    raws = [written_record(PATH, {"status": "running", "note": text}, None) for text in texts]
+    assert [known_record(PATH, raw)["note"] for raw in (*raws, raws[0])] == [*texts, texts[0]]
+
+
+def test_what_the_caller_does_with_a_fresh_record_stays_with_him() -> None:
+    raw = written_record(PATH, {"status": "running", "notes": ["a"]}, None)
+    cast("list[Json]", fresh_record(PATH, raw)["notes"]).append("b")
+    assert known_record(PATH, raw)["notes"] == fresh_record(PATH, raw)["notes"] == ["a"]
+
+
+def test_a_fresh_record_of_what_was_not_written_here_is_looked_at_as_any_other() -> None:
+    assert repr(fresh_record(PATH, b'{"status": "running", "a": 9007199254740992}')["a"]) == "9007199254740992.0"
+    with pytest.raises(CorruptStateError):
+        fresh_record(PATH, b'{"status": "running"')
+
+
+def test_only_so_much_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gitstate.records, "_KNOWN", {})
+    for number in range(100):
+        written_record(PATH, {"status": "running", "number": number}, None)
+    assert len(gitstate.records._KNOWN) == gitstate.records._KNOWN_AT_MOST
+    monkeypatch.setattr(gitstate.records, "_KNOWN_BYTES", 300)
+    for number in range(20):
+        last = written_record(PATH, {"status": "running", "number": number}, None)
+        assert sum(len(known.raw) for known in gitstate.records._KNOWN.values()) <= 300
+    large = written_record(PATH, {"status": "running", "note": "a" * 1000}, last)
+    assert [known.raw for known in gitstate.records._KNOWN.values()] == [large]
 
 
 # --- what is given ---------------------------------------------------------------------------------------------------

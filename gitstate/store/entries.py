@@ -10,20 +10,17 @@ import hashlib
 import zlib
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from dulwich.pack import apply_delta
 
 from gitstate.durable import UnreadableError
+from gitstate.likeness import common_runs
 from gitstate.store.objects import KINDS, NUMBERS, Stored
 from gitstate.store.packindex import index_pieces
 from gitstate.store.packs import HEADER_SIZE, pack_header
 
 _RELATIVE = 7
-_ANCHOR = 12  # bytes that are looked for to find where two texts agree again
-_LINES = 256  # lines of which they are the beginning
-_NEAR = 1 << 16  # bytes in which they are looked for
-_STRIDE = 1024  # bytes that are compared at once
 _LONGEST_COPY = 0xFFFF
 
 
@@ -100,73 +97,13 @@ def _length_of_header(raw: bytes) -> int:
 def difference(base: bytes, target: bytes) -> bytes:
     """The delta that makes *target* of *base*. It need not be the shortest."""
     made = bytearray(_varint(len(base)) + _varint(len(target)))
-    here = there = 0
-    while there < len(target):
-        same = _common(base, here, target, there)
-        _copy(made, here, same)
-        here, there = here + same, there + same
-        here, again = _meeting(base, here, target, there)
-        _insert(made, target[there:again])
-        there = again
+    done = 0
+    for run in common_runs(base, target):
+        _insert(made, target[done : run.there])
+        _copy(made, run.here, run.size)
+        done = run.there + run.size
+    _insert(made, target[done:])
     return bytes(made)
-
-
-def _meeting(base: bytes, here: int, target: bytes, there: int) -> tuple[int, int]:
-    """Where two texts that part at *here* and *there* agree again: records keep the order of their lines."""
-    # Of the lines that come next, the one for which the least is passed over on both sides: lists have many lines alike.
-    best, passed = None, len(base) + len(target)
-    line = target.find(b"\n", there)
-    for _ in range(_LINES):
-        anchor = target[line : line + _ANCHOR]
-        left = passed - (line - there)
-        if line < 0 or len(anchor) < _ANCHOR or left <= 0:
-            break
-        found = base.find(anchor, here, here + min(_NEAR, left))
-        if found >= 0:
-            best, passed = (found, line), found - here + line - there
-        line = target.find(b"\n", line + 1)
-    if best is not None:
-        return best
-    same = _common_end(base[here:], target[there:])
-    return len(base) - same, len(target) - same
-
-
-def _common_end(one: bytes, other: bytes) -> int:
-    """How many bytes are the same at the end of both."""
-    most = min(len(one), len(other))
-    same = 0
-    while same < most:
-        size = min(_STRIDE, most - same)
-        alike = _alike(
-            one[len(one) - same - size : len(one) - same], other[len(other) - same - size : len(other) - same], "little"
-        )
-        same += alike
-        if alike < size:
-            break
-    return same
-
-
-def _common(base: bytes, here: int, target: bytes, there: int) -> int:
-    """How many bytes are the same from *here* and *there* on."""
-    most = min(len(base) - here, len(target) - there)
-    same, stride = 0, _STRIDE
-    while same < most:
-        size = min(stride, most - same)
-        one, other = base[here + same : here + same + size], target[there + same : there + same + size]
-        if one != other:
-            if size > _STRIDE:
-                stride = _STRIDE
-                continue
-            return same + _alike(one, other, "big")
-        same += size
-        stride *= 4
-    return same
-
-
-def _alike(one: bytes, other: bytes, order: Literal["big", "little"]) -> int:
-    """How many bytes of two of one length are the same, from the beginning (``big``) or from the end (``little``)."""
-    differing = int.from_bytes(one, order) ^ int.from_bytes(other, order)
-    return len(one) - (differing.bit_length() + 7) // 8
 
 
 def _copy(made: bytearray, offset: int, size: int) -> None:

@@ -10,6 +10,7 @@ import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 from dulwich.objects import Tag
@@ -24,7 +25,8 @@ NUMBERS = {name: number for number, name in KINDS.items()}
 _ID = re.compile(r"\A[0-9a-f]{40}\Z")
 _CACHED = 512  # objects; a mutation reads a few dozen
 _PARSED = 1024  # objects that are kept as what was parsed
-_CACHED_EACH = 1024 * 1024  # bytes; larger ones are read again
+_LARGE = 64 * 1024  # bytes from which on an object counts as large: of these, there are at hand
+_LARGE_BYTES = 64 * 1024 * 1024  # bytes in all, or one
 
 T = TypeVar("T")
 
@@ -37,7 +39,9 @@ class Stored(NamedTuple):
 
     @property
     def id(self) -> str:
-        return hashlib.sha1(b"%s %d\0%s" % (self.kind, len(self.raw), self.raw), usedforsecurity=False).hexdigest()
+        digest = hashlib.sha1(b"%s %d\0" % (self.kind, len(self.raw)), usedforsecurity=False)
+        digest.update(self.raw)  # which may be large, and is not copied for this
+        return digest.hexdigest()
 
 
 class Recent(Protocol):
@@ -60,6 +64,7 @@ class Objects:
         self._opened_by = os.getpid()
         self._closing = weakref.finalize(self, self._packs.close)
         self._cache: OrderedDict[str, Stored] = OrderedDict()
+        self._large: dict[str, Stored] = {}
         self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
         self.recent: Recent | None = None
 
@@ -72,7 +77,7 @@ class Objects:
             ObjectDamagedError: it is missing, damaged or of another kind.
             UnreadableError: it cannot be read, and there may be nothing wrong with it.
         """
-        found = self._cache.get(object_id)
+        found = self._cache.get(object_id) or self._large.get(object_id)
         if found is None:
             found = self._read_anywhere(object_id)
             self.remember(object_id, found)
@@ -80,12 +85,23 @@ class Objects:
             raise damaged(object_id, f"a {found.kind.decode()}, not a {kind.decode()}")
         return found
 
+    def held(self, object_id: str) -> bytes | None:
+        """The bytes of an object that is at hand; they were compared with its id."""
+        found = self._cache.get(object_id) or self._large.get(object_id)
+        return None if found is None else found.raw
+
     def remember(self, object_id: str, stored: Stored) -> None:
         """Keep an object at hand."""
-        if len(stored.raw) <= _CACHED_EACH:
+        if len(stored.raw) < _LARGE:
             self._cache[object_id] = stored
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
+            if len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+            return
+        self._large[object_id] = stored
+        size = sum([len(each.raw) for each in list(self._large.values())])
+        while size > _LARGE_BYTES and len(self._large) > 1:
+            with suppress(KeyError, RuntimeError, StopIteration):  # another thread was faster
+                size -= len(self._large.pop(next(iter(self._large))).raw)
 
     def parsed(self, object_id: str, kind: bytes, parse: Callable[[str, bytes], T]) -> T:
         """What *parse* makes of an object's id and bytes, made once; nobody may change it.
@@ -224,6 +240,7 @@ class Objects:
         """Read everything from the disk again."""
         with self._reading:
             self._cache.clear()
+            self._large.clear()
             self._parsed.clear()
             self.close()
 
@@ -255,7 +272,7 @@ class Objects:
                 self.directory.discard(prepared)
                 raise
             fans[fan] = None
-            self._cache[object_id] = stored
+            self.remember(object_id, stored)
         for fan in fans:
             self.directory.sync(fan)
         self.directory.sync(OBJECTS)  # also when no fan is new: whoever made it may have been killed before this

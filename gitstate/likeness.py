@@ -1,0 +1,107 @@
+"""What two versions of a text have in common, found at the speed at which memory is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+_FEW: Final = 1024  # bytes in which the first that differs is computed, not searched for
+
+
+_ANCHOR: Final = 12  # bytes that are looked for to find where two texts agree again
+_LINES: Final = 256  # lines of which they are the beginning
+_NEAR: Final = 1 << 16  # bytes in which they are looked for
+
+
+class Run(NamedTuple):
+    """Bytes that two texts have in common: from where on in the one and in the other, and how many."""
+
+    here: int
+    there: int
+    size: int
+
+
+def common_runs(one: bytes, other: bytes) -> Iterator[Run]:
+    """What *other* has of *one*, in order. More may be there than is found: records keep the order of their lines."""
+    here = there = 0
+    while there < len(other):
+        size = _common_start(one, other, here, there)
+        if size:
+            yield Run(here, there, size)
+        here, there = _meeting(one, other, here + size, there + size)
+
+
+def unlike_lines(one: bytes, other: bytes) -> bytes:
+    """The lines of *other* but for those that were found to be whole lines of *one* as well."""
+    lines: list[bytes] = []
+    done = 0
+    for run in common_runs(one, other):
+        stop = run.there + run.size
+        # Right after a line break, a line begins in both.
+        start = 0 if run.here == run.there == 0 else other.find(b"\n", run.there, stop) + 1
+        end = other.rfind(b"\n", run.there, stop) + 1
+        if start < end:
+            lines.append(other[done:start])
+            done = end
+    lines.append(other[done:])
+    return b"".join(lines)
+
+
+def _meeting(one: bytes, other: bytes, here: int, there: int) -> tuple[int, int]:
+    """Where two texts that part at *here* and *there* agree again."""
+    # Of the lines that come next, the one for which the least is passed over on both sides: lists have many lines alike.
+    best, passed = None, len(one) + len(other)
+    line = other.find(b"\n", there)
+    for _ in range(_LINES):
+        anchor = other[line : line + _ANCHOR]
+        left = passed - (line - there)
+        if line < 0 or len(anchor) < _ANCHOR or left <= 0:
+            break
+        found = one.find(anchor, here, here + min(_NEAR, left))
+        if found >= 0:
+            best, passed = (found, line), found - here + line - there
+        line = other.find(b"\n", line + 1)
+    if best is not None:
+        return best
+    same = _common_end(one, other, min(len(one) - here, len(other) - there))
+    return len(one) - same, len(other) - same
+
+
+def _common_start(one: bytes, other: bytes, here: int = 0, there: int = 0) -> int:
+    """How many bytes are the same from *here* in *one* and from *there* in *other* on."""
+    most = min(len(one) - here, len(other) - there)
+    # What differs soon is the usual case, then what does not differ at all.
+    same, end = 0, min(_FEW, most)
+    if one.startswith(other[there : there + end], here):
+        view = memoryview(other)[there:]
+        same, end = end, most
+        if one.startswith(view[same:end], here + same):
+            return most
+        while end - same > _FEW:
+            middle = (same + end) // 2
+            if one.startswith(view[same:middle], here + same):
+                same = middle
+            else:
+                end = middle
+    return same + _alike(one[here + same : here + end], other[there + same : there + end], "big")
+
+
+def _common_end(one: bytes, other: bytes, most: int) -> int:
+    """How many bytes, at most *most*, are the same at the end of both."""
+    same, end = 0, min(_FEW, most)
+    if one.endswith(other[len(other) - end :]):
+        view = memoryview(other)
+        same, end = end, most
+        while end - same > _FEW:
+            middle = (same + end + 1) // 2
+            if one.endswith(view[len(other) - middle : len(other) - same], 0, len(one) - same):
+                same = middle
+            else:
+                end = middle
+    return same + _alike(one[len(one) - end : len(one) - same], other[len(other) - end : len(other) - same], "little")
+
+
+def _alike(one: bytes, other: bytes, order: Literal["big", "little"]) -> int:
+    """How many bytes of two of one length are the same, from the beginning (``big``) or from the end (``little``)."""
+    differing = int.from_bytes(one, order) ^ int.from_bytes(other, order)
+    return len(one) - (differing.bit_length() + 7) // 8
