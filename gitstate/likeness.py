@@ -8,7 +8,9 @@ from typing import Final, Literal, NamedTuple
 _FEW: Final = 1024  # bytes in which the first that differs is computed, not searched for
 
 
-_ANCHOR: Final = 12  # bytes that are looked for to find where two texts agree again
+_ANCHOR: Final = 24  # bytes that are looked for to find where two texts agree again
+_PLACES: Final = 4  # where they are looked at in one of the texts
+_LONG: Final = 4096  # bytes that agree, which are as good as more
 _LINES: Final = 256  # lines of which they are the beginning
 _NEAR: Final = 1 << 16  # bytes in which they are looked for
 
@@ -49,17 +51,21 @@ def unlike_lines(one: bytes, other: bytes) -> bytes:
 
 def _meeting(one: bytes, other: bytes, here: int, there: int) -> tuple[int, int]:
     """Where two texts that part at *here* and *there* agree again."""
-    # Of the lines that come next, the one for which the least is passed over on both sides: lists have many lines alike.
-    best, passed = None, len(one) + len(other)
+    # Lists have many lines that begin alike: what counts is how much agrees from there on, less what is passed over.
+    best, gained = None, -len(one) - len(other)
     line = other.find(b"\n", there)
     for _ in range(_LINES):
         anchor = other[line : line + _ANCHOR]
-        left = passed - (line - there)
-        if line < 0 or len(anchor) < _ANCHOR or left <= 0:
+        if line < 0 or len(anchor) < _ANCHOR or _LONG - (line - there) <= gained:
             break
-        found = one.find(anchor, here, here + min(_NEAR, left))
-        if found >= 0:
-            best, passed = (found, line), found - here + line - there
+        found = here - 1
+        for _ in range(_PLACES):
+            found = one.find(anchor, found + 1, here + _NEAR)
+            if found < 0:
+                break
+            gain = min(_common_start(one, other, found, line), _LONG) - (found - here) - (line - there)
+            if gain > gained:
+                best, gained = (found, line), gain
         line = other.find(b"\n", line + 1)
     if best is not None:
         return best
