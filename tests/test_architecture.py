@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
     [
         "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.packs", "store.joining", "store.consolidation",
         "store.objects", "store.gathering", "store.refs", "store.tags", "store.entries", "store.journal", "store.recent",
-        "store.changes", "store.trees", "store.revisions", "store.replay",
+        "store.pages", "store.changes", "store.trees", "store.revisions", "store.replay",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",
     ],
     ["beginning", "reconcile", "transaction"],
