@@ -314,6 +314,8 @@ class Revisions:
     def _named(self, name: str, head: str) -> str:
         if name == "HEAD":
             return head
+        if re.fullmatch(r"[0-9a-f]{40}", name) and self._is_commit(name):  # as in git, no ref hides it
+            return name
         longest = max(len(part.encode()) for part in name.split("/"))
         if ".." not in name and not name.startswith(("/", "-")) and longest < 256:
             for ref in (name, f"refs/{name}", f"refs/tags/{name}", f"refs/heads/{name}", f"refs/remotes/{name}"):
