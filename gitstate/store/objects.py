@@ -8,14 +8,14 @@ import re
 import threading
 import weakref
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol, TypeVar, cast
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 from dulwich.objects import Tag
 
 from gitstate.durable import LARGEST, Directory, NotAFileError
 from gitstate.errors import CorruptStateError
+from gitstate.store.packindex import separate
 from gitstate.store.packs import PACKS, Packs
 
 OBJECTS = ".git/objects"
@@ -25,8 +25,11 @@ _ID = re.compile(r"\A[0-9a-f]{40}\Z")
 _CACHED = 512  # objects; a mutation reads a few dozen
 _PARSED = 1024  # objects that are kept as what was parsed
 _CACHED_EACH = 1024 * 1024  # bytes; larger ones are read again
+_CACHED_BYTES = 4 * 1024 * 1024  # of all objects that are kept
+_PARSED_BYTES = 1024 * 1024  # of all that are kept parsed, which takes some five times the room
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class Stored(NamedTuple):
@@ -38,6 +41,35 @@ class Stored(NamedTuple):
     @property
     def id(self) -> str:
         return hashlib.sha1(b"%s %d\0%s" % (self.kind, len(self.raw), self.raw), usedforsecurity=False).hexdigest()
+
+
+class Kept(Generic[K, T]):
+    """What is kept in memory, the older half of it forgotten now and then: so *many* at most, made of so many bytes.
+
+    Threads may be here at once: one may forget too much, which is read again.
+    """
+
+    def __init__(self, many: int, size: int) -> None:
+        self._many, self._most = many // 2, size // 2
+        self._older: dict[K, T] = {}
+        self._newer: dict[K, T] = {}
+        self._size = 0  # of the newer ones
+
+    def get(self, key: K) -> T | None:
+        """What is kept under a key."""
+        found = self._newer.get(key)
+        return self._older.get(key) if found is None else found
+
+    def keep(self, key: K, value: T, size: int) -> None:
+        """Keep a *value*, made of *size* bytes."""
+        if len(self._newer) >= self._many or self._size + size > self._most:
+            self._older, self._newer, self._size = self._newer, {}, 0
+        self._newer[key] = value
+        self._size += size
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._older, self._newer, self._size = {}, {}, 0
 
 
 class Recent(Protocol):
@@ -59,8 +91,8 @@ class Objects:
         self._reading = threading.RLock()
         self._opened_by = os.getpid()
         self._closing = weakref.finalize(self, self._packs.close)
-        self._cache: OrderedDict[str, Stored] = OrderedDict()
-        self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
+        self._cache: Kept[str, Stored] = Kept(_CACHED, _CACHED_BYTES)
+        self._parsed: Kept[tuple[str, bytes], object] = Kept(_PARSED, _PARSED_BYTES)
         self.recent: Recent | None = None
 
     # --- reading ---
@@ -82,9 +114,7 @@ class Objects:
     def remember(self, object_id: str, stored: Stored) -> None:
         """Keep an object at hand."""
         if len(stored.raw) <= _CACHED_EACH:
-            self._cache[object_id] = stored
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
+            self._cache.keep(object_id, stored, len(stored.raw))
 
     def parsed(self, object_id: str, kind: bytes, parse: Callable[[str, bytes], T]) -> T:
         """What *parse* makes of an object's id and bytes, made once; nobody may change it.
@@ -94,9 +124,9 @@ class Objects:
         """
         found = self._parsed.get((object_id, kind))
         if found is None:
-            found = self._parsed[object_id, kind] = parse(object_id, self.read(object_id, kind).raw)
-            if len(self._parsed) > _PARSED:
-                self._parsed.popitem(last=False)
+            raw = self.read(object_id, kind).raw
+            found = parse(object_id, raw)
+            self._parsed.keep((object_id, kind), found, len(raw))
         return cast("T", found)
 
     def _read_anywhere(self, object_id: str) -> Stored:
@@ -172,12 +202,21 @@ class Objects:
             found.update(object_id for object_id, _ in self._packs.ids(prefix))
         return sorted(found)
 
-    def entries(self) -> list[tuple[str, str]]:
+    def entries(self) -> Iterator[tuple[str, str]]:
         """Every object that has a loose file or a pack entry, intact or not: its id, and the path of what holds it."""
-        found = [(name, path_of(name)) for name in self.loose_ids()]
+        yield from ((name, path_of(name)) for name in self.loose_ids())
+        listed = self._packs.listed()
+        while True:
+            with self._reading:
+                name, ids = next(listed, (None, b""))
+            if name is None:
+                return
+            yield from ((object_id.hex(), f"{PACKS}/{name}.pack") for object_id in separate(ids))
+
+    def count(self) -> int:
+        """How many :meth:`entries` there are, as things stand."""
         with self._reading:
-            found += [(object_id, f"{PACKS}/{name}.pack") for object_id, name in self._packs.ids()]
-        return found
+            return sum(1 for _ in self.loose_ids()) + self._packs.count()
 
     def loose_ids(self) -> Iterator[str]:
         """Every object that has a file of its own, intact or not."""
@@ -241,7 +280,7 @@ class Objects:
                 self.directory.discard(prepared)
                 raise
             fans[fan] = None
-            self._cache[object_id] = stored
+            self.remember(object_id, stored)
         for fan in fans:
             self.directory.sync(fan)
         self.directory.sync(OBJECTS)  # also when no fan is new: whoever made it may have been killed before this

@@ -26,6 +26,7 @@ HEADER_SIZE = _HEADER.size
 _PIECE = 4096  # bytes of an entry that are read at first
 _LARGEST_PIECE = 1024 * 1024  # bytes that are read at once, however many it says there are
 _KEPT = 64  # packs that are kept open
+_LOOKS = 3  # for packs that came while others were listed: whoever writes all the time brings more and more
 _TRIES = 50  # looks at a directory whose packs change all the time
 _BASES = 4 * 1024 * 1024  # bytes of objects that others are deltas of, kept from one read to the next
 
@@ -286,6 +287,30 @@ class Packs:
             with suppress(PackDamagedError, NotAFileError):  # a damaged index is found by its own checksum
                 for object_id in self._opened(name).index.ids(prefix):
                     yield object_id, name
+
+    def listed(self) -> Iterator[tuple[str, bytes]]:
+        """Every pack, with the ids in it, a few at a time, as their indexes say.
+
+        Packs may be joined meanwhile: those that have come are listed as well.
+        """
+        done: set[str] = set()
+        for _ in range(_LOOKS):
+            self.look_again()
+            for name in [name for name in self._names if name not in done]:
+                done.add(name)
+                with suppress(PackDamagedError, NotAFileError):  # as above; and what is gone lies in another
+                    for first in range(256):
+                        if self._opened(name).index.count_of(first):
+                            yield name, self._opened(name).index.names(first, first)[1]
+
+    def count(self) -> int:
+        """How many ids all packs have together, as their indexes say."""
+        self.look_again()
+        total = 0
+        for name in list(self._names):
+            with suppress(PackDamagedError, NotAFileError):
+                total += self._opened(name).index.count
+        return total
 
     def _opened(self, name: str) -> OpenPack:
         pack = self._open.get(name)
