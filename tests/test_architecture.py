@@ -23,7 +23,7 @@ FLOORS: list[list[str]] = [
     ],
     ["durable", "process"],
     [
-        "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.packs", "store.joining", "store.consolidation",
+        "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.hints", "store.packs", "store.joining", "store.consolidation",
         "store.objects", "store.gathering", "store.refs", "store.tags", "store.entries", "store.journal", "store.recent",
         "store.pages", "store.changes", "store.trees", "store.revisions", "store.replay",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",

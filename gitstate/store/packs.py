@@ -17,6 +17,7 @@ from dulwich.pack import PackIndex as AnyIndex
 
 from gitstate.durable import Directory, NotAFileError
 from gitstate.errors import StorageError
+from gitstate.store.hints import Hints
 from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 
 PACKS = ".git/objects/pack"
@@ -25,6 +26,7 @@ _HEADER = struct.Struct(">4sLL")
 HEADER_SIZE = _HEADER.size
 _PIECE = 4096  # bytes of an entry that are read at first
 _LARGEST_PIECE = 1024 * 1024  # bytes that are read at once, however many it says there are
+_FEW = 8  # packs that are looked into without asking for hints
 _KEPT = 64  # packs that are kept open
 _LOOKS = 3  # for packs that came while others were listed: whoever writes all the time brings more and more
 _TRIES = 50  # looks at a directory whose packs change all the time
@@ -228,6 +230,7 @@ class Packs:
         self._names: list[str] = []
         self._open: OrderedDict[str, OpenPack] = OrderedDict()
         self._bases = Bases()
+        self._hints: Hints | None = None
 
     def copies(self, object_id: bytes) -> Iterator[tuple[int, bytes] | Exception]:
         """Type number and bytes of an object from every pack that has it, or what keeps them from being read.
@@ -236,11 +239,20 @@ class Packs:
         """
         without: set[str] = set()
         for _ in range(_TRIES):
-            names = iter([name for name in self._names if name not in without])
+            names = self._in_order(object_id, [name for name in self._names if name not in without])
             while (found := self._next_copy(object_id, names, without)) is not None:
                 yield found
             if not self.look_again():
                 return
+
+    def _in_order(self, object_id: bytes, names: list[str]) -> Iterator[str]:
+        """*names*, those last where the object cannot be."""
+        yield from names[:1]
+        if len(names) > _FEW and self._hints is None:
+            self._hints = Hints(self.directory)
+        without = self._hints.without(object_id) if len(names) > _FEW and self._hints is not None else frozenset()
+        yield from (name for name in names[1:] if name not in without)
+        yield from (name for name in names[1:] if name in without)
 
     def _next_copy(
         self, object_id: bytes, names: Iterator[str], without: set[str]
@@ -268,6 +280,8 @@ class Packs:
         """Look for packs again; whether there are others than before."""
         names, known = set(pack_names(self.directory)), set(self._names)
         self.unopened &= names
+        if names != known:
+            self._forget_hints()
         for name in known - names:
             self._names.remove(name)
             if name in self._open:
@@ -275,6 +289,11 @@ class Packs:
         with self.directory.kept_open():
             self._names[:0] = sorted(names - known, key=self._age)
         return names != known
+
+    def _forget_hints(self) -> None:
+        hints, self._hints = self._hints, None
+        if hints is not None:
+            hints.close()
 
     def _age(self, name: str) -> int:
         found = self.directory.status(f"{PACKS}/{name}.pack")
@@ -333,6 +352,7 @@ class Packs:
         self._open.clear()
         self._names.clear()
         self._bases.clear()
+        self._forget_hints()
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------
