@@ -286,18 +286,16 @@ class Packs:
             self._names.remove(name)
             if name in self._open:
                 self._open.pop(name).close()
-        with self.directory.kept_open():
-            self._names[:0] = sorted(names - known, key=self._age)
+        new = sorted(names - known)
+        found = self.directory.statuses(PACKS, [f"{name}.pack" for name in new]) if new else []
+        ages = {name: 0 if status is None else -status.st_mtime_ns for name, status in zip(new, found, strict=True)}
+        self._names[:0] = sorted(new, key=ages.__getitem__)
         return names != known
 
     def _forget_hints(self) -> None:
         hints, self._hints = self._hints, None
         if hints is not None:
             hints.close()
-
-    def _age(self, name: str) -> int:
-        found = self.directory.status(f"{PACKS}/{name}.pack")
-        return 0 if found is None else -found.st_mtime_ns
 
     def ids(self, prefix: str = "") -> Iterator[tuple[str, str]]:
         """Every object id that begins with *prefix*, with the name of a pack that has it, as their indexes say."""

@@ -4,7 +4,7 @@ A page is sealed when it is full, and whoever reads it compares it with its seal
 needs, and no others. The last page is open; its last record seals what comes before.
 
 A full page is 4096 bytes: a head, records, nodes of the tree (from the end downwards), the number of records and a
-CRC-32. The tree is one of bits, and only added to: a page holds the nodes that changed, and its head names the root as
+CRC-32. The tree is one of pairs of bits, and only added to: a page holds the nodes that changed, and its head names the root as
 it was before. So every page leads to what is older, from wherever in history one begins.
 """
 
@@ -20,12 +20,12 @@ _MAGIC = b"GSC2"
 _HEAD = struct.Struct(">4s4sIIQB")  # magic, salt, root, number of the first commit, the newest time before, depth
 _RECORD = struct.Struct(">20sIBI")  # commit, key, and the time: its high byte with the flag, and the rest
 _CRC = _COUNT = struct.Struct(">I")
-_NODE = struct.Struct(">II")
+_UNIT = struct.Struct(">II")  # a leaf: key and page; a node has two of them: what follows for each pair of bits
 _END = _COUNT.size + _CRC.size
 _SIZE = _RECORD.size + _CRC.size
 _FLAG = 24  # where in a record the byte with the flag is
 _IS_LAST = 0x80  # of its commit: without it an append was cut short between records
-_DEEP = 8  # levels that room is kept for, however small the tree is
+_DEEP = 4  # levels that room is kept for, however small the tree is
 _BITS = 32
 _KEPT = 64  # pages that are kept in memory
 LATEST = 2**39 - 1
@@ -88,10 +88,10 @@ class Page:
         """How many of the first *count* records are not after *time*."""
         return bisect_right(range(count), time, key=self.time_at)
 
-    def node(self, index: int) -> tuple[int, int]:
-        """A node of the tree."""
-        left, right = _NODE.unpack_from(self.raw, PAGE - (index + 1) * _NODE.size)
-        return left, right
+    def unit(self, index: int) -> tuple[int, int]:
+        """A leaf of the tree, or half a node."""
+        first, second = _UNIT.unpack_from(self.raw, PAGE - (index + 1) * _UNIT.size)
+        return first, second
 
 
 def _sealed(crc: int) -> bytes:
@@ -154,19 +154,24 @@ class Pages:
             low, high = (middle + 1, high) if fits(self[middle]) else (low, middle)
         return self[low - 1] if low else None
 
-    def node(self, ref: int) -> tuple[int, int]:
-        """What a reference into the tree leads to."""
-        return self[ref >> 10].node(ref >> 1 & 511)
+    def leaf(self, ref: int) -> tuple[int, int]:
+        """The leaf that a reference into the tree leads to: a key, and the newest page with it."""
+        return self[ref >> 10].unit(ref >> 1 & 511)
+
+    def node(self, ref: int) -> tuple[int, ...]:
+        """The node that a reference into the tree leads to: what follows."""
+        page, index = self[ref >> 10], ref >> 1 & 511
+        return *page.unit(index), *page.unit(index + 1)
 
     def newest_with(self, key: int, before: Page) -> int | None:
         """The number of the newest page before a page that has records with *key*."""
-        ref, bit = before.root, _BITS
+        ref, bits = before.root, _BITS
         while ref and not ref & 1:
-            bit -= 1
-            ref = self.node(ref)[key >> bit & 1]
+            bits -= 2
+            ref = self.node(ref)[key >> bits & 3]
         if not ref:
             return None
-        found, number = self.node(ref)
+        found, number = self.leaf(ref)
         return number if found == key else None
 
 
@@ -227,26 +232,26 @@ class Pen:
 
     def _is_full(self, key: int) -> bool:
         keys = len(self._keys) + (key not in self._keys)
-        nodes = keys + sum(min(1 << level, keys) for level in range(max(self._depth, _DEEP) + 2))
-        return _HEAD.size + (self._count + 1) * _SIZE + nodes * _NODE.size + _END > PAGE
+        units = keys + sum(2 * min(1 << 2 * level, keys) for level in range(max(self._depth, _DEEP) + 1))
+        return _HEAD.size + (self._count + 1) * _SIZE + units * _UNIT.size + _END > PAGE
 
     def _turn(self) -> None:
         """Seal the page, with the nodes that lead to it, and begin another."""
         page = Page(self._number, bytes(self._raw[self._start :]), self._count)
-        room = (PAGE - len(page.raw) - _END) // _NODE.size
+        room = (PAGE - len(page.raw) - _END) // _UNIT.size
         planting = _Planting(Pages(page, self._known), page.number, room)
         root = planting.plant(page.root, sorted(self._keys), _BITS)
-        self._seal(planting.nodes[:room])
-        for begin in range(room, len(planting.nodes), planting.room_beyond):
+        self._seal(planting.units[:room])
+        for begin in range(room, len(planting.units), planting.room_beyond):
             self._count = 0
             self._raw += _HEAD.pack(_MAGIC, self._salt, page.root, page.first, page.time, page.depth)
-            self._seal(planting.nodes[begin : begin + planting.room_beyond])
+            self._seal(planting.units[begin : begin + planting.room_beyond])
         self._count = 0
         self._keys = {}
         self._head(root, max(self._depth, planting.depth))
 
-    def _seal(self, nodes: Iterable[tuple[int, int]]) -> None:
-        tree = b"".join(_NODE.pack(*node) for node in reversed(list(nodes)))
+    def _seal(self, units: Iterable[tuple[int, int]]) -> None:
+        tree = b"".join(_UNIT.pack(*unit) for unit in reversed(list(units)))
         filled = len(self._raw) - self._start + len(tree) + _END
         self._raw += bytes(PAGE - filled) + tree + _COUNT.pack(self._count)
         self._raw += _sealed(zlib.crc32(self._raw[self._start :], self._number))
@@ -260,33 +265,37 @@ class Pen:
 class _Planting:
     """The nodes that lead to the newest page, over those of the tree as it was."""
 
-    room_beyond = (PAGE - _HEAD.size - _END) // _NODE.size  # on a page without records
+    room_beyond = (PAGE - _HEAD.size - _END) // _UNIT.size  # on a page without records
 
     def __init__(self, pages: Pages, page: int, room: int) -> None:
         self.pages, self.page, self.room = pages, page, room
-        self.nodes: list[tuple[int, int]] = []
+        self.units: list[tuple[int, int]] = []
         self.depth = 0
 
     def plant(self, old: int, keys: Sequence[int], bits: int) -> int:
         """The tree *old*, with *keys* leading to the page: they agree in all but their last *bits*."""
         if not keys:
             return old
-        left = right = 0
+        below = [0, 0, 0, 0]
         if old & 1:
-            known = self.pages.node(old)[0]
+            known = self.pages.leaf(old)[0]
             if known not in keys:
-                left, right = (0, old) if known >> bits - 1 & 1 else (old, 0)
+                below[known >> bits - 2 & 3] = old
         elif old:
-            left, right = self.pages.node(old)
-        if len(keys) == 1 and not left and not right:
-            self.depth = max(self.depth, _BITS - bits)
-            return self._new(keys[0], self.page) | 1
-        with_0 = [key for key in keys if not key >> bits - 1 & 1]
-        with_1 = [key for key in keys if key >> bits - 1 & 1]
-        return self._new(self.plant(left, with_0, bits - 1), self.plant(right, with_1, bits - 1))
+            below = list(self.pages.node(old))
+        if len(keys) == 1 and not any(below):
+            self.depth = max(self.depth, (_BITS - bits) // 2)
+            return self._new((keys[0], self.page)) | 1
+        for pair in range(4):
+            fitting = [key for key in keys if key >> bits - 2 & 3 == pair]
+            below[pair] = self.plant(below[pair], fitting, bits - 2)
+        return self._new((below[0], below[1]), (below[2], below[3]))
 
-    def _new(self, left: int, right: int) -> int:
-        beyond, index = divmod(len(self.nodes) - self.room, self.room_beyond)
-        page, index = (self.page + 1 + beyond, index) if beyond >= 0 else (self.page, len(self.nodes))
-        self.nodes.append((left, right))
+    def _new(self, *units: tuple[int, int]) -> int:
+        left = self.room - len(self.units)
+        if left < len(units) and (left if left >= 0 else left % self.room_beyond) == 1:
+            self.units.append((0, 0))  # a node lies on one page
+        beyond, index = divmod(len(self.units) - self.room, self.room_beyond)
+        page, index = (self.page + 1 + beyond, index) if beyond >= 0 else (self.page, len(self.units))
+        self.units += units
         return page << 10 | index + 1 << 1
