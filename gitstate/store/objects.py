@@ -25,8 +25,8 @@ _ID = re.compile(r"\A[0-9a-f]{40}\Z")
 _CACHED = 512  # objects; a mutation reads a few dozen
 _PARSED = 1024  # objects that are kept as what was parsed
 _CACHED_EACH = 1024 * 1024  # bytes; larger ones are read again
-_CACHED_BYTES = 4 * 1024 * 1024  # of all objects that are kept
-_PARSED_BYTES = 1024 * 1024  # of all that are kept parsed, which takes some five times the room
+_CACHED_BYTES = 2 * 1024 * 1024  # of all objects that are kept
+_PARSED_BYTES = 512 * 1024  # of all that are kept parsed, which takes some five times the room
 
 T = TypeVar("T")
 K = TypeVar("K")
