@@ -5,7 +5,7 @@ What is wrong with one object or file is said once, by whoever comes upon it fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from gitstate import layout
 from gitstate.durable import Directory, UnreadableError, kind_of
@@ -28,8 +28,7 @@ class Audit:
 
     def __init__(self, revisions: Revisions, progress: Progress | None = None) -> None:
         self.revisions, self.progress = revisions, progress
-        self._whole: set[str] = set()  # objects that were read from the disk
-        self._seen: set[str] = set()  # objects that a commit led to
+        self._looked_at: str | None = None  # the tree of the commit that was looked at before
         self._broken: dict[str, ObjectDamagedError] = {}
         self._said: set[str] = set()
 
@@ -164,42 +163,46 @@ class Audit:
                 yield Finding(
                     "pack_damaged", "error", f"{name}: {damage}", path=f"{PACKS}/{name}.pack", hint="gitstate repair"
                 )
-        entries = store.entries()
-        for number, (object_id, path) in enumerate(entries):
-            self.say("objects", number, len(entries))
+        total, number = store.count(), 0
+        for number, (object_id, path) in enumerate(store.entries(), 1):
+            self.say("objects", number, max(number, total))
             try:
                 store.verify(object_id, path)
-                self._whole.add(object_id)
             except ObjectDamagedError as error:
                 self._broken[object_id] = error
             except UnreadableError as error:
                 self._broken[object_id] = damaged(object_id, f"unreadable ({error})", path)
-        self.say("objects", len(entries), len(entries), last=True)
+        self.say("objects", number, number, last=True)
 
     def contents(self, revision: Revision) -> Iterator[Finding]:
-        """What a commit holds and no commit looked at before held: every directory and file is there."""
-        yield from self._below(revision.tree, "", revision)
+        """What a commit holds and the one that was looked at before does not: every directory and file is there."""
+        before, self._looked_at = self._looked_at, revision.tree
+        yield from self._below(revision.tree, before, "", revision)
 
-    def _below(self, tree_id: str, above: str, revision: Revision) -> Iterator[Finding]:
-        if tree_id in self._seen:
+    def _below(self, tree_id: str, before: str | None, above: str, revision: Revision) -> Iterator[Finding]:
+        if tree_id == before:
             return
-        self._seen.add(tree_id)
         try:
             entries = read_tree(self.revisions.objects, tree_id)
         except ObjectDamagedError as error:
             yield from self.about(error, f"the list of files {f'in {above} ' if above else ''}of {revision.id[:7]}")
             return
+        known = self._entries(before)
         for name, (mode, inner) in entries.items():
             path = above + name.decode("utf-8", "replace")
+            other = known.get(name, (0, ""))
             if mode == DIRECTORY:
-                yield from self._below(inner, f"{path}/", revision)
-            elif inner not in self._seen:
-                self._seen.add(inner)
+                yield from self._below(inner, other[1] if other[0] == DIRECTORY else None, f"{path}/", revision)
+            elif (mode, inner) != other:
                 yield from self._file(inner, path, revision)
 
+    def _entries(self, tree_id: str | None) -> Mapping[bytes, tuple[int, str]]:
+        try:
+            return {} if tree_id is None else read_tree(self.revisions.objects, tree_id)
+        except ObjectDamagedError:
+            return {}
+
     def _file(self, blob: str, path: str, revision: Revision) -> Iterator[Finding]:
-        if blob in self._whole:
-            return
         try:
             self.revisions.objects.read(blob, b"blob")
         except ObjectDamagedError as error:
@@ -208,7 +211,7 @@ class Audit:
     def rest(self) -> Iterator[Finding]:
         """Damaged objects that nothing in the branch's history leads to, or that are whole elsewhere."""
         for object_id, error in self._broken.items():
-            spare = object_id in self._whole
+            spare = self.revisions.objects.has(object_id)
             yield from self.about(error, "it is whole in another place" if spare else "nothing on main needs it")
 
 

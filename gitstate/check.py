@@ -6,7 +6,7 @@ not its business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from gitstate import layout, process, reconcile
@@ -38,7 +38,8 @@ class Checker:
     ) -> None:
         self.projection, self.revisions = projection, revisions
         self.now, self.progress = now, progress
-        self._derived: dict[str, Record] = {}
+        self._derived: dict[str, Record] = {}  # of the states of the commit that was looked at before
+        self._areas: dict[str, tuple[str | None, set[str]]] = {}  # the loops in it, by their directory
         self._audit = Audit(self.revisions, self.progress)
 
     def findings(self, *, newest: int | None = None, full: bool = False) -> Iterator[Finding]:
@@ -143,7 +144,7 @@ class Checker:
         """What one commit holds, by itself; damage in it does not end the walk."""
         try:
             tree = self.revisions.tree(revision.id)
-            active, archived = set(tree.loops(LOOPS)), set(tree.loops(ARCHIVE))
+            active, archived = self._loops(tree, LOOPS), self._loops(tree, ARCHIVE)
             for loop_id in sorted(active & archived):
                 yield Finding(
                     "active_and_archived", "error", f"{loop_id} is both active and archived in {revision.id[:7]}",
@@ -163,6 +164,14 @@ class Checker:
         except CorruptStateError as error:
             yield from self._audit.about(error, f"needed by {revision.id[:7]}")
 
+    def _loops(self, tree: CommitTree, area: str) -> set[str]:
+        """The loops in a directory; it is often the same as in the commit before."""
+        directory = tree.directory(area)
+        known = self._areas.get(area)
+        if known is None or known[0] != directory:
+            known = self._areas[area] = directory, set(tree.loops(area))
+        return known[1]
+
     def _readable(self, tree: CommitTree, revision: Revision) -> Iterator[Finding]:
         for path, _, blob in tree.files():
             try:
@@ -175,8 +184,9 @@ class Checker:
             registry = valid_record(REGISTRY, tree.read(REGISTRY) or b"", revision.id)
             entries = entries_of(registry)
             wrong = sorted(set(entries) ^ set(active))
+            known, self._derived = self._derived, {}
             for loop_id in sorted(set(entries) & set(active)):
-                derived = self._derived_of(tree, layout.state_path(loop_id))
+                derived = self._derived_of(tree, layout.state_path(loop_id), known)
                 if any(entries[loop_id].get(key, ...) != value for key, value in derived.items()):
                     wrong.append(loop_id)
             if registry.get("total_active") != len(active) and not wrong:
@@ -191,9 +201,11 @@ class Checker:
                 path=REGISTRY, revision=revision.id, hint="gitstate repair",
             )  # fmt: skip
 
-    def _derived_of(self, tree: CommitTree, path: str) -> Record:
+    def _derived_of(self, tree: CommitTree, path: str, known: Mapping[str, Record]) -> Record:
         blob = tree.blob_id(path) or ""
-        if blob not in self._derived:
+        if blob in known:
+            self._derived[blob] = known[blob]
+        else:
             self._derived[blob] = derived_fields(valid_record(path, tree.read(path) or b"", tree.revision))
         return self._derived[blob]
 

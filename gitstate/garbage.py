@@ -15,7 +15,7 @@ from gitstate.errors import CorruptStateError, DamageWarning, logged, warn
 from gitstate.guard import BRIEFLY
 from gitstate.reports import GarbageReport
 from gitstate.store import inspection
-from gitstate.store.consolidation import gather, joinable, remove_spent, weight_of
+from gitstate.store.consolidation import gather, hint, joinable, remove_spent, weight_of
 from gitstate.store.gathering import gathered
 from gitstate.store.joining import join
 from gitstate.store.objects import OBJECTS, path_of
@@ -101,6 +101,7 @@ def _join(directory: Directory, weights: dict[str, int], progress: Progress | No
             weights[joined.name] = weight_of(directory, joined.name)
         for name, damage in joined.damage.items():
             _warn(f"{PACKS}/{name}.pack is damaged ({damage}) and stays as it is: gitstate repair")
+    hint(directory)
 
 
 def _warn(words: str) -> None:

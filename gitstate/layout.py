@@ -28,6 +28,7 @@ ASIDE = ".git/gitstate/aside"
 NOTE = ".git/gitstate/projected"
 PRUNING = ".git/gitstate/pruning"
 CHANGES = ".git/gitstate/changes"
+HINTS = ".git/gitstate/hints"
 JOURNAL = ".git/gitstate/journal"
 
 BRANCH = "refs/heads/main"

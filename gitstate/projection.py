@@ -89,9 +89,9 @@ class Projection:
                 seen.statuses[path] = status
         return seen
 
-    def places(self) -> Iterator[Place]:
-        """The loop directories whose names can be kept."""
-        for area in (LOOPS, ARCHIVE):
+    def places(self, *areas: str) -> Iterator[Place]:
+        """The loop directories in *areas* whose names can be kept."""
+        for area in areas:
             yield from (Place(area, name) for name in self.directory.names(area) if is_servable(name))
 
     def unservable(self) -> list[str]:

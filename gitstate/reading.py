@@ -97,11 +97,7 @@ class FilesTree:
         return found if isinstance(found, bytes) else None
 
     def loops(self, area: str) -> Sequence[str]:
-        return [
-            place.loop_id
-            for place in self.projection.places()
-            if place.area == area and self.read(place.path) is not None
-        ]
+        return [place.loop_id for place in self.projection.places(area) if self.read(place.path) is not None]
 
     def tags(self, loop_id: str) -> Sequence[str]:
         return ()
@@ -208,7 +204,7 @@ class Reader:
 
     def _noted(self, head: str) -> Snapshot | None:
         # Entries follow the session states of active loops, so these are watched along with the registry.
-        states = [place.path for place in self.projection.places() if place.area == LOOPS]
+        states = [place.path for place in self.projection.places(LOOPS)]
         names = (*_STANDING, LOOPS, *states)
         sight = Sight(self.directory.path, (*names, REGISTRY))
         note = self.notes.read()

@@ -132,9 +132,8 @@ class Salvage:
     def loose(self) -> Iterator[Finding]:
         """Damaged loose files: taken away, and written again where the work tree or a pack has the object."""
         objects = self.writer.revisions.objects
-        for object_id, path in objects.entries():
-            if path != path_of(object_id):
-                continue
+        for object_id in objects.loose_ids():
+            path = path_of(object_id)
             try:
                 objects.verify(object_id, path)
             except ObjectDamagedError as error:

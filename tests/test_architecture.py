@@ -23,9 +23,9 @@ FLOORS: list[list[str]] = [
     ],
     ["durable", "process"],
     [
-        "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.packs", "store.objects", "store.entries",
+        "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.hints", "store.packs", "store.objects", "store.entries",
         "store.predecessors", "store.joining", "store.consolidation", "store.gathering", "store.refs", "store.tags", "store.journal", "store.recent",
-        "store.changes", "store.trees", "store.revisions", "store.replay",
+        "store.pages", "store.changes", "store.trees", "store.revisions", "store.replay",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",
     ],
     ["beginning", "reconcile", "transaction"],

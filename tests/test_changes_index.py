@@ -35,10 +35,10 @@ def index(state: StateRepository) -> Path:
 
 HARMS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda raw: b"",
-    "behind": lambda raw: raw[:-88],
+    "behind": lambda raw: raw[:-33],
     "cut": lambda raw: raw[:-7],
     "a bit": lambda raw: raw[:50] + bytes([raw[50] ^ 1]) + raw[51:],
-    "NULs": lambda raw: raw[:-44] + bytes(44),
+    "NULs": lambda raw: raw[:-33] + bytes(33),
 }
 
 

@@ -403,6 +403,20 @@ def test_a_tag_and_a_branch_of_the_user_s_are_names(story: State) -> None:
     ]  # fmt: skip
 
 
+def test_a_full_id_is_that_commit_whatever_a_ref_is_called(story: State) -> None:
+    older, newer = [str(change.revision) for change in story.log()][2:4]
+    git(story.base_dir, "update-ref", f"refs/heads/{older}", newer)
+    assert story.show(older).revision == git(story.base_dir, "rev-parse", older).stdout.strip() == older
+
+
+def test_packed_refs_are_read_anew_when_they_are_others(story: State) -> None:
+    revisions = [change.revision for change in story.log()]
+    for number in (1, 2, 1):
+        git(story.base_dir, "tag", "-f", "mine", str(revisions[number]))
+        git(story.base_dir, "pack-refs", "--all")
+        assert [story.show("mine").revision for _ in range(2)] == [revisions[number]] * 2
+
+
 @pytest.mark.parametrize(
     ("moment", "back"),
     [(at(5), 0), (at(100), 0), (at(5, seconds=-1), 1), (at(3, minutes=59), 2), (at(0), 5), (at(0, milliseconds=1), 5)],

@@ -624,3 +624,15 @@ def test_packs_are_consolidated_when_there_are_eight(state: StateRepository) -> 
     joined = consolidate(directory)
     assert joined is not None
     assert (joined.packs, joined.objects, packs(state)) == (8, 8, [joined.name])
+
+
+def test_what_is_joined_while_everything_is_listed_is_listed_all_the_same(state: StateRepository) -> None:
+    history(state, packs=4)
+    there = objects(state)
+    directory = directory_of(state)
+    with closing(Objects(directory)) as store:
+        listed = store.entries()
+        found = {next(listed)[0]}
+        join(directory, packs(state))
+        found |= {object_id for object_id, _ in listed}
+    assert found >= there

@@ -4,29 +4,24 @@ It is derived: nothing here is needed to read history, and whoever does not
 find the end of it in his history, or finds it damaged, walks the commits.
 It is only added to, so that a mutation costs the same at any length of it,
 and never synced: what a power cut takes is walked, and noted again.
-
-A record is 44 bytes: the commit id, the loop (8 bytes of a hash of its id),
-the time (seconds; that of the newest commit so far), the number of the
-commit, and a CRC-32 of everything before it in the file.
+A question reads the pages that lead to its answer, and no others.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from typing import NamedTuple
 
-from gitstate.durable import LARGEST, Directory, NotAFileError
+from gitstate.durable import Directory, NotAFileError
 from gitstate.errors import StorageError
 from gitstate.layout import CHANGES
+from gitstate.store.pages import LATEST, NO_KEY, PAGE, IndexDamagedError, Page, Pages, Pen, open_page
 
-_RECORD = struct.Struct(">20s8sQI")
-_CRC = struct.Struct(">I")
-_SIZE = _RECORD.size + _CRC.size
-_NO_LOOP, _ANY_LOOP, _BEHIND = b"\0" * 8, b"\xfe" * 8, b"\xff" * 8
-_LATEST = 2**63
+_ANY_LOOP, _BEHIND = 0xFEFEFEFE, 0xFFFFFFFF
 
 
 class Noted(NamedTuple):
@@ -37,117 +32,171 @@ class Noted(NamedTuple):
     time: int
 
 
-def _key(loop_id: str) -> bytes:
-    return hashlib.sha1(loop_id.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()[:8]
+class Position(NamedTuple):
+    """The place of a record; what comes later in history has a greater one."""
+
+    page: int
+    slot: int
+
+
+def _key(loop_id: str) -> int:
+    """Two loops may have the same one: then the commits themselves decide."""
+    digest = hashlib.sha1(loop_id.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
 class Index:
-    """What the file says. Positions count records, the oldest first."""
+    """What the file says. Whatever is asked of it may raise :class:`IndexDamagedError`."""
 
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self.last = len(raw) // _SIZE - 1
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._last = Position(pages.last.number, pages.last.count - 1)
 
-    def revision(self, position: int) -> str:
-        return self._raw[position * _SIZE : position * _SIZE + 20].hex()
+    @property
+    def first(self) -> str:
+        """The oldest commit that is noted."""
+        return self._pages[0].commit(0)
 
-    def _field(self, position: int, number: int) -> int:
-        found: int = _RECORD.unpack_from(self._raw, position * _SIZE)[number]
-        return found
+    @property
+    def is_whole(self) -> bool:
+        """Whether every page is what was written."""
+        try:
+            return all(self._pages[number].number == number for number in range(self._last.page))
+        except IndexDamagedError:
+            return False
 
-    def position(self, revision: str) -> int | None:
-        """The last record of a commit; everything up to it is its past."""
-        if self.last >= 0 and self.revision(self.last) == revision:
-            return self.last
-        return self._before(bytes.fromhex(revision), 0, self.last)
+    def end(self, revision: str) -> Position | None:
+        """The last record, if it is of that commit."""
+        return self._last if self._pages.last.commit(self._last.slot) == revision else None
 
-    def _before(self, wanted: bytes, offset: int, position: int) -> int | None:
-        """The newest record up to *position* that has *wanted* at *offset*."""
-        end = position * _SIZE + offset + len(wanted)
-        while (found := self._raw.rfind(wanted, 0, end)) >= 0:
-            if found % _SIZE == offset:
-                return found // _SIZE
-            end = found + len(wanted) - 1
+    def position(self, revision: str, times: Iterable[int]) -> Position | None:
+        """The last record of a commit that is noted under one of *times*; everything up to it is its past."""
+        wanted = bytes.fromhex(revision)
+        for time in dict.fromkeys(times):
+            before = self._pages.newest_where(lambda page, time=time: page.time < time, self._last.page)  # type: ignore[misc]
+            found = None
+            for number in range(before.number if before is not None else 0, self._last.page + 1):
+                page = self._pages[number]
+                slot = page.slot_of(wanted) if page.time <= time else None
+                if page.time > time or (slot is None and found is not None):
+                    break
+                found = found if slot is None else Position(number, slot)
+            if found is not None:
+                return found
         return None
 
-    def of_loop(self, loop_id: str, position: int) -> Iterator[str]:
+    def of_loop(self, loop_id: str, position: Position) -> Iterator[str]:
         """The commits up to *position* that may concern a loop, newest first."""
-        keys = (_key(loop_id), _ANY_LOOP)
-        ahead = [self._before(key, 20, position) for key in keys]
-        while (newest := max((found for found in ahead if found is not None), default=None)) is not None:
-            yield self.revision(newest)
-            ahead = [self._before(k, 20, newest - 1) if at == newest else at for k, at in zip(keys, ahead, strict=True)]
+        return (self._pages[page].commit(slot) for page, slot in self._with((_key(loop_id), _ANY_LOOP), position))
 
-    def not_after(self, time: int, position: int) -> Iterator[str]:
+    def _with(self, keys: tuple[int, ...], position: Position) -> Iterator[Position]:
+        number: int | None = position.page
+        slots = position.slot + 1
+        while number is not None:
+            page = self._pages[number]
+            yield from (Position(number, slot) for slot in reversed(range(slots)) if page.key(slot) in keys)
+            before = [self._pages.newest_with(key, page) for key in keys]
+            number = max((found for found in before if found is not None), default=None)
+            slots = 0 if number is None else self._pages[number].count
+
+    def not_after(self, time: int, position: Position) -> Iterator[str]:
         """The commits up to *position* of which the first that is not after *time* is the newest such."""
-        low, high = 0, position + 1
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._field(middle, 2) <= time else (low, middle)
+        page = self._pages.newest_where(lambda page: page.time <= time, position.page)
+        newest = None if page is None else self._newest(page, time, position)
         # Where the clock was set back a commit may be older than one before it.
-        behind = self._before(_BEHIND, 20, position)
-        while behind is not None and behind >= low:
-            yield self.revision(behind)
-            behind = self._before(_BEHIND, 20, behind - 1)
-        if low:
-            yield self.revision(low - 1)
+        for behind in self._with((_BEHIND,), position):
+            if newest is not None and behind < newest:
+                break
+            yield self._pages[behind.page].commit(behind.slot)
+        if newest is not None:
+            yield self._pages[newest.page].commit(newest.slot)
 
-    def earlier(self, position: int, steps: int) -> str | None:
+    def _newest(self, page: Page, time: int, position: Position) -> Position | None:
+        """The newest record up to *position*, on a page or before it, that is not after *time*."""
+        slots = page.not_after(time, position.slot + 1 if page.number == position.page else page.count)
+        while not slots and page.number:
+            page = self._pages[page.number - 1]
+            slots = page.not_after(time, page.count)
+        return Position(page.number, slots - 1) if slots else None
+
+    def earlier(self, position: Position, steps: int) -> str | None:
         """The commit so many *steps* before the one at *position*, if it is noted."""
-        wanted = self._field(position, 3) - steps
-        low, high = 0, position
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._field(middle, 3) < wanted else (low, middle)
-        return self.revision(low) if self._field(low, 3) == wanted else None
+        wanted = self._pages[position.page].number_at(position.slot) - steps
+        page = self._pages.newest_where(lambda page: page.first <= wanted, position.page)
+        while page is not None and not page.count:
+            page = self._pages[page.number - 1]
+        return None if page is None else page.commit_of_number(wanted)
 
 
-def read_index(directory: Directory) -> Index | None:
-    """The index; ``None`` without a whole one."""
+@contextmanager
+def opened_index(directory: Directory) -> Iterator[Index | None]:
+    """The index, for the length of the block; ``None`` without one whose end is what was written."""
     try:
-        raw = directory.read(CHANGES, LARGEST) or b""
+        file = directory.opened(CHANGES)
     except (NotAFileError, StorageError):
+        yield None
+        return
+    with file:
+        yield _index_in(file)
+
+
+def _index_in(file: BufferedReader) -> Index | None:
+    descriptor = file.fileno()
+    number, length = divmod(os.fstat(descriptor).st_size, PAGE)
+
+    def read(page: int, size: int = PAGE) -> bytes:
+        try:
+            return os.pread(descriptor, size, page * PAGE)
+        except OSError:
+            raise IndexDamagedError from None
+
+    try:
+        return Index(Pages(open_page(number, read(number, length)), read))
+    except IndexDamagedError:
         return None
-    whole = raw and len(raw) % _SIZE == 0 and _CRC.unpack(raw[-4:])[0] == zlib.crc32(memoryview(raw)[:-4])
-    return Index(raw) if whole else None
 
 
-def last_noted(directory: Directory) -> str | None:
-    """The commit that the index ends with, as far as its last record says."""
-    raw = _last_record(directory)
-    return None if raw is None else raw[:20].hex()
+class Ending(NamedTuple):
+    """The last page of the index, and the commit that it ends with."""
+
+    page: Page
+    revision: str
 
 
-def _last_record(directory: Directory) -> bytes | None:
-    size, raw = directory.tail(CHANGES, _SIZE)
-    return raw if size and size % _SIZE == 0 and len(raw) == _SIZE else None
+def ending_of(directory: Directory) -> Ending | None:
+    """The end of the index; ``None`` where it is not what was written."""
+    size, raw = directory.tail(CHANGES, PAGE)
+    number, length = divmod(size, PAGE)
+    try:
+        page = open_page(number, raw[len(raw) - length :])
+    except IndexDamagedError:
+        return None
+    return Ending(page, page.commit(page.count - 1))
 
 
-def note(directory: Directory, commits: Sequence[Noted], *, anew: bool) -> None:
-    """Add commits, the oldest first, to the end of the index, or begin it *anew* with them.
+def note(directory: Directory, commits: Iterable[Noted], ending: Ending | None) -> None:
+    """Add commits, the oldest first, behind the *ending* of the index, or begin it anew with them where there is none.
 
     Raises:
+        IndexDamagedError: an older page, on which this builds, is not what was written.
         StorageError: the file system refused.
     """
-    last = None if anew else _last_record(directory)
-    time, number, crc = 0, 0, 0
-    if last is not None:
-        _, _, time, number = _RECORD.unpack(last[:-4])
-        crc, number = zlib.crc32(last[-4:], _CRC.unpack(last[-4:])[0]), number + 1
-    records = bytearray()
+    pen = Pen(None if ending is None else ending.page, os.urandom(4), lambda number: _page(directory, number))
     for commit in commits:
-        time = max(time, min(max(commit.time, 0), _LATEST))
+        time = min(max(commit.time, 0), LATEST)
         loops = commit.loop_ids
-        keys = [_ANY_LOOP] if loops is None else [_key(loop_id) for loop_id in loops] or [_NO_LOOP]
-        keys += [_BEHIND] if commit.time < time else []
-        for key in keys:
-            record = _RECORD.pack(bytes.fromhex(commit.revision), key, time, number)
-            crc = zlib.crc32(record, crc)
-            sealed = _CRC.pack(crc)
-            crc = zlib.crc32(sealed, crc)
-            records += record + sealed
-        number += 1
-    if last is None:
-        directory.write(CHANGES, bytes(records), durable=False)
+        keys = [_ANY_LOOP] if loops is None else list(dict.fromkeys(map(_key, loops))) or [NO_KEY]
+        keys += [_BEHIND] if commit.time < max(time, pen.time) else []
+        pen.add(bytes.fromhex(commit.revision), keys, time)
+    if ending is None:
+        directory.write(CHANGES, pen.written, durable=False)
     else:
-        directory.append(CHANGES, bytes(records))
+        directory.append(CHANGES, pen.written)
+
+
+def _page(directory: Directory, number: int) -> bytes:
+    try:
+        with directory.opened(CHANGES) as file:
+            return os.pread(file.fileno(), PAGE, number * PAGE)
+    except (StorageError, OSError):
+        raise IndexDamagedError from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Container, Iterator, Mapping
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 
 from gitstate.durable import Directory, NotAFileError
+from gitstate.errors import StorageError
+from gitstate.store.hints import FEWEST, note_hints
 from gitstate.store.joining import Joined, join
 from gitstate.store.packindex import PackDamagedError, PackIndex, count_in, separate
 from gitstate.store.packs import DERIVED, PACKS, open_index, pack_names
@@ -14,6 +17,7 @@ _TOGETHER = 8
 _AT_MOST = 64  # packs that are open at once
 _LARGE = 1 << 18  # the weight up to which a pack is joined with others at all: 50 MB, or 40,000 mutations
 _LARGEST = 28_672  # the weight that is joined at once: a mutation may have to wait while it is copied
+_HINTS = 2  # packs about which hints are made at once: that takes some 10 ms each
 _USUAL = 192  # bytes of an entry; those that are longer weigh more than one
 
 
@@ -31,7 +35,23 @@ def consolidate(directory: Directory, *, leaving: Container[str] = ()) -> Joined
     """
     remove_spent(directory)
     chosen = choose({name: weight for name, weight in joinable(directory).items() if name not in leaving})
-    return join(directory, chosen) if chosen else None
+    joined = join(directory, chosen) if chosen else None
+    if joined is not None:
+        hint(directory, _HINTS)
+    return joined
+
+
+def hint(directory: Directory, most: int = _AT_MOST) -> None:
+    """Keep the hints about large packs as packs come and go; at most so many new ones."""
+    sizes = {name: directory.status(f"{PACKS}/{name}.idx") for name in pack_names(directory)}
+    large = [name for name, found in sizes.items() if found is not None and count_in(found.st_size) >= FEWEST]
+    with suppress(PackDamagedError, StorageError):  # they are only hints
+        note_hints(directory, large, partial(_ids, directory), most)
+
+
+def _ids(directory: Directory, name: str) -> Iterator[bytes]:
+    with closing(open_index(directory, name)) as index:
+        yield from (index.names(first, first)[1] for first in range(256))
 
 
 def choose(weights: Mapping[str, int]) -> list[str]:

@@ -8,15 +8,15 @@ import re
 import threading
 import weakref
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar, cast
+from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 from dulwich.objects import Tag
 
 from gitstate.durable import LARGEST, Directory, NotAFileError, UnreadableError
 from gitstate.errors import CorruptStateError
+from gitstate.store.packindex import separate
 from gitstate.store.packs import PACKS, Packs
 
 OBJECTS = ".git/objects"
@@ -27,8 +27,11 @@ _CACHED = 512  # objects; a mutation reads a few dozen
 _PARSED = 1024  # objects that are kept as what was parsed
 _LARGE = 64 * 1024  # bytes from which on an object counts as large: of these, there are at hand
 _LARGE_BYTES = 64 * 1024 * 1024  # bytes in all, or one
+_CACHED_BYTES = 2 * 1024 * 1024  # of all others that are kept
+_PARSED_BYTES = 512 * 1024  # of all that are kept parsed, which takes some five times the room
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 class Stored(NamedTuple):
@@ -42,6 +45,35 @@ class Stored(NamedTuple):
         digest = hashlib.sha1(b"%s %d\0" % (self.kind, len(self.raw)), usedforsecurity=False)
         digest.update(self.raw)  # which may be large, and is not copied for this
         return digest.hexdigest()
+
+
+class Kept(Generic[K, T]):
+    """What is kept in memory, the older half of it forgotten now and then: so *many* at most, made of so many bytes.
+
+    Threads may be here at once: one may forget too much, which is read again.
+    """
+
+    def __init__(self, many: int, size: int) -> None:
+        self._many, self._most = many // 2, size // 2
+        self._older: dict[K, T] = {}
+        self._newer: dict[K, T] = {}
+        self._size = 0  # of the newer ones
+
+    def get(self, key: K) -> T | None:
+        """What is kept under a key."""
+        found = self._newer.get(key)
+        return self._older.get(key) if found is None else found
+
+    def keep(self, key: K, value: T, size: int) -> None:
+        """Keep a *value*, made of *size* bytes."""
+        if len(self._newer) >= self._many or self._size + size > self._most:
+            self._older, self._newer, self._size = self._newer, {}, 0
+        self._newer[key] = value
+        self._size += size
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._older, self._newer, self._size = {}, {}, 0
 
 
 class Recent(Protocol):
@@ -63,9 +95,9 @@ class Objects:
         self._reading = threading.RLock()
         self._opened_by = os.getpid()
         self._closing = weakref.finalize(self, self._packs.close)
-        self._cache: OrderedDict[str, Stored] = OrderedDict()
+        self._cache: Kept[str, Stored] = Kept(_CACHED, _CACHED_BYTES)
         self._large: dict[str, Stored] = {}
-        self._parsed: OrderedDict[tuple[str, bytes], object] = OrderedDict()
+        self._parsed: Kept[tuple[str, bytes], object] = Kept(_PARSED, _PARSED_BYTES)
         self.recent: Recent | None = None
 
     # --- reading ---
@@ -93,9 +125,7 @@ class Objects:
     def remember(self, object_id: str, stored: Stored) -> None:
         """Keep an object at hand."""
         if len(stored.raw) < _LARGE:
-            self._cache[object_id] = stored
-            if len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
+            self._cache.keep(object_id, stored, len(stored.raw))
             return
         self._large[object_id] = stored
         size = sum([len(each.raw) for each in list(self._large.values())])
@@ -111,15 +141,14 @@ class Objects:
         """
         found = self._parsed.get((object_id, kind))
         if found is None:
-            found = parse(object_id, self.read(object_id, kind).raw)
-            self.remember_parsed(object_id, kind, found)
+            raw = self.read(object_id, kind).raw
+            found = parse(object_id, raw)
+            self.remember_parsed(object_id, kind, found, len(raw))
         return cast("T", found)
 
-    def remember_parsed(self, object_id: str, kind: bytes, found: object) -> None:
-        """Keep what parsing an object gives, or would give, at hand."""
-        self._parsed[object_id, kind] = found
-        if len(self._parsed) > _PARSED:
-            self._parsed.popitem(last=False)
+    def remember_parsed(self, object_id: str, kind: bytes, found: object, size: int) -> None:
+        """Keep what parsing an object of so many bytes gives, or would give, at hand."""
+        self._parsed.keep((object_id, kind), found, size)
 
     def _read_anywhere(self, object_id: str) -> Stored:
         """The object from the one place where it is whole, if there is one."""
@@ -200,12 +229,21 @@ class Objects:
             found.update(object_id for object_id, _ in self._packs.ids(prefix))
         return sorted(found)
 
-    def entries(self) -> list[tuple[str, str]]:
+    def entries(self) -> Iterator[tuple[str, str]]:
         """Every object that has a loose file or a pack entry, intact or not: its id, and the path of what holds it."""
-        found = [(name, path_of(name)) for name in self.loose_ids()]
+        yield from ((name, path_of(name)) for name in self.loose_ids())
+        listed = self._packs.listed()
+        while True:
+            with self._reading:
+                name, ids = next(listed, (None, b""))
+            if name is None:
+                return
+            yield from ((object_id.hex(), f"{PACKS}/{name}.pack") for object_id in separate(ids))
+
+    def count(self) -> int:
+        """How many :meth:`entries` there are, as things stand."""
         with self._reading:
-            found += [(object_id, f"{PACKS}/{name}.pack") for object_id, name in self._packs.ids()]
-        return found
+            return sum(1 for _ in self.loose_ids()) + self._packs.count()
 
     def loose_ids(self) -> Iterator[str]:
         """Every object that has a file of its own, intact or not."""

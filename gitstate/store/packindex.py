@@ -106,9 +106,10 @@ class PackIndex:
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
         self.has_checksums = True
-        if pieces.some(0, len(SIGNATURE)) != SIGNATURE:
+        head = pieces.all(0, _NAMES) if pieces.size >= _NAMES else b""
+        if not head.startswith(SIGNATURE):
             raise PackDamagedError("not an index of version 2")
-        self._fan: tuple[int, ...] = (0, *_FAN.unpack(pieces.all(len(SIGNATURE), _FAN.size)))
+        self._fan: tuple[int, ...] = (0, *_FAN.unpack_from(head, len(SIGNATURE)))
         self.count = self._fan[-1]
         rest = pieces.size - (_NAMES + 28 * self.count + 40)
         if rest < 0 or rest % 8 or rest > 8 * self.count or list(self._fan) != sorted(self._fan):
@@ -173,8 +174,8 @@ class PackIndex:
 
     def ids(self, prefix: str = "") -> Iterator[str]:
         """The ids that begin with *prefix*, in hexadecimal and in order."""
-        fitting = (first for first in range(256) if f"{first:02x}".startswith(prefix[:2]))
-        for first in fitting:
+        low, high = int(f"{prefix}00"[:2], 16), int(f"{prefix}ff"[:2], 16)
+        for first in range(low, high + 1):
             names = self.names(first, first)[1].hex()
             for at in range(0, len(names), 40):
                 if names.startswith(prefix, at):

@@ -17,6 +17,7 @@ from dulwich.pack import PackIndex as AnyIndex
 
 from gitstate.durable import Directory, NotAFileError, UnreadableError
 from gitstate.errors import StorageError
+from gitstate.store.hints import Hints
 from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 
 PACKS = ".git/objects/pack"
@@ -25,9 +26,11 @@ _HEADER = struct.Struct(">4sLL")
 HEADER_SIZE = _HEADER.size
 _PIECE = 4096  # bytes of an entry that are read at first
 _LARGEST_PIECE = 1024 * 1024  # bytes that are read at once, however many it says there are
+_FEW = 8  # packs that are looked into without asking for hints
 _KEPT = 64  # packs that are kept open
+_LOOKS = 3  # for packs that came while others were listed: whoever writes all the time brings more and more
 _TRIES = 50  # looks at a directory whose packs change all the time
-_BASES = 4 * 1024 * 1024  # bytes of objects that others are deltas of, kept from one read to the next
+_BASES = 1024 * 1024  # bytes of objects that others are deltas of, kept from one read to the next
 
 
 def pack_names(directory: Directory) -> list[str]:
@@ -230,6 +233,7 @@ class Packs:
         self._names: list[str] = []
         self._open: OrderedDict[str, OpenPack] = OrderedDict()
         self._bases = Bases()
+        self._hints: Hints | None = None
 
     def copies(self, object_id: bytes) -> Iterator[tuple[int, bytes] | Exception]:
         """Type number and bytes of an object from every pack that has it, or what keeps them from being read.
@@ -238,11 +242,20 @@ class Packs:
         """
         without: set[str] = set()
         for _ in range(_TRIES):
-            names = iter([name for name in self._names if name not in without])
+            names = self._in_order(object_id, [name for name in self._names if name not in without])
             while (found := self._next_copy(object_id, names, without)) is not None:
                 yield found
             if not self.look_again():
                 return
+
+    def _in_order(self, object_id: bytes, names: list[str]) -> Iterator[str]:
+        """*names*, those last where the object cannot be."""
+        yield from names[:1]
+        if len(names) > _FEW and self._hints is None:
+            self._hints = Hints(self.directory)
+        without = self._hints.without(object_id) if len(names) > _FEW and self._hints is not None else frozenset()
+        yield from (name for name in names[1:] if name not in without)
+        yield from (name for name in names[1:] if name in without)
 
     def _next_copy(
         self, object_id: bytes, names: Iterator[str], without: set[str]
@@ -272,17 +285,22 @@ class Packs:
         """Look for packs again; whether there are others than before."""
         names, known = set(pack_names(self.directory)), set(self._names)
         self.unopened &= names
+        if names != known:
+            self._forget_hints()
         for name in known - names:
             self._names.remove(name)
             if name in self._open:
                 self._open.pop(name).close()
-        with self.directory.kept_open():
-            self._names[:0] = sorted(names - known, key=self._age)
+        new = sorted(names - known)
+        found = self.directory.statuses(PACKS, [f"{name}.pack" for name in new]) if new else []
+        ages = {name: 0 if status is None else -status.st_mtime_ns for name, status in zip(new, found, strict=True)}
+        self._names[:0] = sorted(new, key=ages.__getitem__)
         return names != known
 
-    def _age(self, name: str) -> int:
-        found = self.directory.status(f"{PACKS}/{name}.pack")
-        return 0 if found is None else -found.st_mtime_ns
+    def _forget_hints(self) -> None:
+        hints, self._hints = self._hints, None
+        if hints is not None:
+            hints.close()
 
     def ids(self, prefix: str = "") -> Iterator[tuple[str, str]]:
         """Every object id that begins with *prefix*, with the name of a pack that has it, as their indexes say."""
@@ -291,6 +309,30 @@ class Packs:
             with suppress(PackDamagedError, NotAFileError):  # a damaged index is found by its own checksum
                 for object_id in self._opened(name).index.ids(prefix):
                     yield object_id, name
+
+    def listed(self) -> Iterator[tuple[str, bytes]]:
+        """Every pack, with the ids in it, a few at a time, as their indexes say.
+
+        Packs may be joined meanwhile: those that have come are listed as well.
+        """
+        done: set[str] = set()
+        for _ in range(_LOOKS):
+            self.look_again()
+            for name in [name for name in self._names if name not in done]:
+                done.add(name)
+                with suppress(PackDamagedError, NotAFileError):  # as above; and what is gone lies in another
+                    for first in range(256):
+                        if self._opened(name).index.count_of(first):
+                            yield name, self._opened(name).index.names(first, first)[1]
+
+    def count(self) -> int:
+        """How many ids all packs have together, as their indexes say."""
+        self.look_again()
+        total = 0
+        for name in list(self._names):
+            with suppress(PackDamagedError, NotAFileError):
+                total += self._opened(name).index.count
+        return total
 
     def _opened(self, name: str) -> OpenPack:
         pack = self._open.get(name)
@@ -315,6 +357,7 @@ class Packs:
         self._open.clear()
         self._names.clear()
         self._bases.clear()
+        self._forget_hints()
 
 
 # --- judging ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,9 @@ _LONGEST_LOG = 1024 * 1024  # bytes of a reflog, some 5,000 moves
 _LIMIT = 64 * 1024 * 1024  # bytes of packed-refs
 
 
+_Packed = list[tuple[str, str, str | None]]
+
+
 class Move(NamedTuple):
     """A line of the reflog: the branch went from *old* to *new*, and *why*."""
 
@@ -46,6 +49,7 @@ class Refs:
     def __init__(self, directory: Directory, clock: Clock) -> None:
         self.directory = directory
         self.clock = clock
+        self._parsed: tuple[bytes, _Packed, dict[str, str]] = (b"", [], {})  # the file of packed refs, and what it says
 
     # --- reading ---
 
@@ -56,7 +60,7 @@ class Refs:
             RefDamagedError: it does not hold an id.
         """
         found = self.loose(ref)
-        return self.packed().get(ref) if found is None else found
+        return self._read_packed()[1].get(ref) if found is None else found
 
     def loose(self, ref: str) -> str | None:
         """The id that a ref's own file holds, ``None`` if it has none.
@@ -84,24 +88,31 @@ class Refs:
         Raises:
             RefDamagedError: the file is not one of packed refs.
         """
-        return {name: value for name, value, _ in self.packed_lines()}
+        return dict(self._read_packed()[1])
 
     def peeled(self) -> dict[str, str]:
         """What packed annotated tags lead to, as the file of packed refs says."""
         return {name: target for name, _, target in self.packed_lines() if target is not None}
 
-    def packed_lines(self) -> list[tuple[str, str, str | None]]:
+    def packed_lines(self) -> _Packed:
         """The packed refs, each with what it leads to, as the file says.
 
         Raises:
             RefDamagedError: as :meth:`packed`.
         """
+        return list(self._read_packed()[0])
+
+    def _read_packed(self) -> tuple[_Packed, dict[str, str]]:
+        """The file is read each time, and taken apart where it is another than before."""
         try:
             raw = self.directory.read(PACKED_REFS, _LIMIT)
         except NotAFileError as error:
             raise _damaged("packed-refs", _why(error)) from None
         if raw is None:
-            return []
+            return [], {}
+        parsed = self._parsed
+        if raw and raw == parsed[0]:
+            return parsed[1:]
         if not raw.strip(b"\0"):  # even without refs git writes a first line
             raise _damaged("packed-refs", "nothing but NULs" if raw else "empty")
         if not raw.endswith(b"\n"):
@@ -109,7 +120,9 @@ class Refs:
         found, wrong = parse_packed(raw)
         if wrong:
             raise _damaged("packed-refs", f"line {wrong[0]} is neither a ref nor what one leads to")
-        return found
+        values = {name: value for name, value, _ in found}
+        self._parsed = raw, found, values
+        return found, values
 
     def below(self, prefix: str) -> dict[str, str]:
         """The refs whose names begin with *prefix*, with their ids."""
@@ -360,9 +373,9 @@ _HEADER = rb"# pack-refs with:(?: [a-z-]+)* ?\Z"  # nothing more: with its end l
 _PEELED = rb"\^([0-9a-f]{40})\Z"
 
 
-def parse_packed(raw: bytes) -> tuple[list[tuple[str, str, str | None]], list[int]]:
+def parse_packed(raw: bytes) -> tuple[_Packed, list[int]]:
     """The refs in a file of packed refs (git-pack-refs(1)): name, id, and the id it leads to; the lines that are none."""
-    found: list[tuple[str, str, str | None]] = []
+    found: _Packed = []
     wrong = []
     *lines, rest = raw.split(b"\n")
     for number, line in enumerate(lines, 1):

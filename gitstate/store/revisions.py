@@ -14,8 +14,9 @@ from dulwich.objects import Commit, ObjectID, Tag
 from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
 from gitstate.layout import BRANCH
 from gitstate.operation import Operation, from_message, to_message
-from gitstate.store.changes import Noted, last_noted, note, read_index
+from gitstate.store.changes import Ending, Index, Noted, Position, ending_of, note, opened_index
 from gitstate.store.objects import ObjectDamagedError, Objects, Stored, damaged, unreadable
+from gitstate.store.pages import IndexDamagedError
 from gitstate.store.recent import Recent
 from gitstate.store.refs import RefDamagedError, Refs
 from gitstate.store.trees import CommitTree, Made, grown, nested
@@ -153,18 +154,34 @@ class Revisions:
 
     def trail(self, start: str, loop_id: str) -> Iterator[Revision]:
         """As :meth:`walk`, without most of those that do not concern a loop."""
-        index = read_index(self.objects.directory)
-        current: str | None = start
-        unknown = 0
-        while current is not None:
-            position = index.position(current) if index is not None and unknown < _ASTRAY else None
-            if index is not None and position is not None:
-                yield from map(self.read, index.of_loop(loop_id, position))
-                current, index = self.read(index.revision(0)).parent, None
-                continue
-            revision = self.read(current)
-            yield revision
-            current, unknown = revision.parent, unknown + 1
+        with opened_index(self.objects.directory) as index:
+            current: str | None = start
+            unknown = 0
+            while current is not None:
+                position = None if index is None or unknown >= _ASTRAY else self._position(index, current)
+                if index is None or position is None:
+                    revision = self.read(current)
+                    yield revision
+                    current, unknown = revision.parent, unknown + 1
+                    continue
+                unknown = _ASTRAY  # what the index leads to is before all that it knows, or where it is damaged
+                with suppress(IndexDamagedError):
+                    for revision in map(self.read, index.of_loop(loop_id, position)):
+                        yield revision
+                        current = revision.parent
+                    current = self.read(index.first).parent
+
+    def _position(self, index: Index, revision: str) -> Position | None:
+        """Where a commit is noted, if it is."""
+        try:
+            return index.end(revision) or index.position(revision, self._times(revision))
+        except IndexDamagedError:
+            return None
+
+    def _times(self, revision: str) -> tuple[int, int]:
+        """The times under which a commit may be noted: its own, and the newest before it where the clock was set back."""
+        found = self.read(revision)
+        return int(found.time.timestamp()), found.committed
 
     def note(self, made: Revision) -> None:
         """Note a new commit in the index, with those before it that are missing there.
@@ -172,7 +189,10 @@ class Revisions:
         Raises:
             StorageError: the file system refused.
         """
-        self._note(made, _CATCH_UP)
+        try:
+            self._note(made, ending_of(self.objects.directory))
+        except IndexDamagedError:
+            self._note(made, None)
 
     def note_all(self) -> None:
         """Note the whole of history, unless it is noted.
@@ -180,22 +200,27 @@ class Revisions:
         Raises:
             StorageError: the file system refused.
         """
-        index, head = read_index(self.objects.directory), self.head()
-        if index is None or index.position(head) is None or self.read(index.revision(0)).parent is not None:
-            missing = [_noted(revision) for revision in self.walk(head)]
-            note(self.objects.directory, missing[::-1], anew=True)
+        head = self.head()
+        with opened_index(self.objects.directory) as index:
+            known = index is not None and index.is_whole and self._position(index, head) is not None
+            if index is not None and known and self.read(index.first).parent is None:
+                return
+        ids = bytearray()
+        for revision in self.walk(head):
+            ids += bytes.fromhex(revision.id)
+        oldest_first = (ids[at : at + 20].hex() for at in range(len(ids) - 20, -1, -20))
+        note(self.objects.directory, (_noted(self.read(each)) for each in oldest_first), None)
 
-    def _note(self, made: Revision, most: int) -> None:
-        known = last_noted(self.objects.directory)
+    def _note(self, made: Revision, ending: Ending | None) -> None:
         missing: list[Noted] = []
-        for revision in islice(self.walk(made.id), most):
-            if revision.id == known:
+        for revision in islice(self.walk(made.id), _CATCH_UP):
+            if ending is not None and revision.id == ending.revision:
                 break
             missing.append(_noted(revision))
         else:
-            known = None
+            ending = None
         if missing:
-            note(self.objects.directory, missing[::-1], anew=known is None)
+            note(self.objects.directory, missing[::-1], ending)
 
     def versions(self, paths: Sequence[str], start: str) -> Iterator[tuple[str, str]]:
         """The versions of a file, newest first: the revision that brought each, and its blob id.
@@ -250,11 +275,9 @@ class Revisions:
             count = number if step[0] == "~" else min(number, 1)
             if step[0] == "^" and number > 1:
                 raise _not_found(text, "history is linear: there is no second parent")
-            index = read_index(self.objects.directory) if count > _ASTRAY else None
-            position = None if index is None else index.position(current)
-            if index is not None and position is not None:
-                noted = index.earlier(position, count)
-                current, count = (current, count) if noted is None else (noted, 0)
+            noted = self._noted_before(current, count) if count > _ASTRAY else None
+            if noted is not None:
+                current, count = noted, 0
             for _ in range(count):
                 parent = self.read(current).parent
                 if parent is None:
@@ -262,17 +285,25 @@ class Revisions:
                 current = parent
         return current
 
+    def _noted_before(self, revision: str, steps: int) -> str | None:
+        """The commit so many *steps* before another, if both are noted."""
+        with opened_index(self.objects.directory) as index, suppress(IndexDamagedError):
+            position = None if index is None else self._position(index, revision)
+            if index is not None and position is not None:
+                return index.earlier(position, steps)
+        return None
+
     def _at(self, moment: datetime, head: str) -> str:
         if moment.tzinfo is None:
             raise InvalidInputError(f"a moment without a time zone is ambiguous: {moment.isoformat()}")
         oldest = None
-        index = read_index(self.objects.directory)
-        position = None if index is None else index.position(head)
-        if index is not None and position is not None:
-            for found in map(self.read, index.not_after(int(moment.timestamp()), position)):
-                if found.time <= moment:
-                    return found.id
-            head = index.revision(0)
+        with opened_index(self.objects.directory) as index, suppress(IndexDamagedError):
+            position = None if index is None else self._position(index, head)
+            if index is not None and position is not None:
+                for found in map(self.read, index.not_after(int(moment.timestamp()), position)):
+                    if found.time <= moment:
+                        return found.id
+                head = index.first
         for revision in self.walk(head):
             if revision.time <= moment:
                 return revision.id
@@ -283,6 +314,8 @@ class Revisions:
     def _named(self, name: str, head: str) -> str:
         if name == "HEAD":
             return head
+        if re.fullmatch(r"[0-9a-f]{40}", name) and self._is_commit(name):  # as in git, no ref hides it
+            return name
         longest = max(len(part.encode()) for part in name.split("/"))
         if ".." not in name and not name.startswith(("/", "-")) and longest < 256:
             for ref in (name, f"refs/{name}", f"refs/tags/{name}", f"refs/heads/{name}", f"refs/remotes/{name}"):
@@ -364,9 +397,10 @@ class Revisions:
 
     def keep_at_hand(self, revision: Revision, made: Made) -> None:
         """What was built and published need not be taken apart again."""
-        self.objects.remember_parsed(revision.id, b"commit", revision)
+        sizes = {object_id: len(stored.raw) for object_id, stored in made.objects.items()}
+        self.objects.remember_parsed(revision.id, b"commit", revision, sizes[revision.id])
         for tree, entries in made.trees.items():
-            self.objects.remember_parsed(tree, b"tree", entries)
+            self.objects.remember_parsed(tree, b"tree", entries, sizes[tree])
 
     def made_of(self, contents: Mapping[str, bytes]) -> dict[str, Stored]:
         """The files and directories that *contents* would be as objects, by id, the top last. Nothing is written."""

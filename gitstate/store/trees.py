@@ -51,6 +51,11 @@ class CommitTree:
         entry = self.entry(path)
         return None if entry is None else entry[1]
 
+    def directory(self, area: str) -> str | None:
+        """The id of a directory of the top, ``None`` if there is none of that name."""
+        mode, inner = self._entries(self.root).get(area.encode(), (0, ""))
+        return inner if mode == DIRECTORY else None
+
     def names(self, area: str) -> Sequence[str]:
         """The names in a directory of the top, whatever they are."""
         mode, inner = self._entries(self.root).get(area.encode(), (0, ""))
