@@ -26,7 +26,7 @@ from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
 from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo
 
-_POLL = (0.0003, 0.02)  # seconds between two looks at the record: a twentieth of what was waited so far, within these
+_POLL = (0.0003, 0.02)  # seconds between two looks at the record: a twentieth of what was waited at the door, within these
 _QUEUE = (0.002, 0.016)  # seconds between two looks at the queue: fewest and most
 _NEGLECT = 0.02  # seconds after which a free lease that nobody took is taken past the queue
 
@@ -86,6 +86,7 @@ class LeaseKeeper:
             # cannot walk in again before them. The queue is a courtesy: nothing is lost where somebody gets past it.
             with suppress(LeaseTimeoutError):
                 stack.enter_context(self.turn.hold(timeout, pauses=self._queueing()))
+            at_the_door = self.clock.monotonic()
             while True:
                 now = self.clock.monotonic()
                 claim = self._look()
@@ -98,7 +99,7 @@ class LeaseKeeper:
                 if self.clock.monotonic() >= began + timeout:
                     raise self._timed_out(timeout)
                 self.meanwhile()  # whoever is next reads what the others publish while they still hold the lease
-                pause = min(max((now - began) / 20, _POLL[0]), _POLL[1])
+                pause = min(max((now - at_the_door) / 20, _POLL[0]), _POLL[1])
                 self.clock.sleep(pause * random.uniform(0.5, 1.5))
 
     def _queueing(self) -> Iterator[float]:

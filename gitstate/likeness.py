@@ -10,7 +10,7 @@ _FEW: Final = 1024  # bytes in which the first that differs is computed, not sea
 
 _ANCHOR: Final = 24  # bytes that are looked for to find where two texts agree again
 _PLACES: Final = 4  # where they are looked at in one of the texts
-_LONG: Final = 4096  # bytes that agree, which are as good as more
+_ENOUGH: Final = 256  # bytes that agree beyond what is passed over: nothing better is looked for
 _LINES: Final = 256  # lines of which they are the beginning
 _NEAR: Final = 1 << 16  # bytes in which they are looked for
 
@@ -53,17 +53,18 @@ def _meeting(one: bytes, other: bytes, here: int, there: int) -> tuple[int, int]
     """Where two texts that part at *here* and *there* agree again."""
     # Lists have many lines that begin alike: what counts is how much agrees from there on, less what is passed over.
     best, gained = None, -len(one) - len(other)
+    enough = min(_ENOUGH, (len(other) - there) // 8)
     line = other.find(b"\n", there)
     for _ in range(_LINES):
         anchor = other[line : line + _ANCHOR]
-        if line < 0 or len(anchor) < _ANCHOR or _LONG - (line - there) <= gained:
+        if line < 0 or len(anchor) < _ANCHOR or gained >= enough - (line - there):
             break
         found = here - 1
         for _ in range(_PLACES):
             found = one.find(anchor, found + 1, here + _NEAR)
             if found < 0:
                 break
-            gain = min(_common_start(one, other, found, line), _LONG) - (found - here) - (line - there)
+            gain = _common_start(one, other, found, line) - (found - here) - (line - there)
             if gain > gained:
                 best, gained = (found, line), gain
         line = other.find(b"\n", line + 1)
