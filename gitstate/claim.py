@@ -42,6 +42,11 @@ class Claim(NamedTuple):
         """Whether both are one and the same record; a nonce, or the moment in milliseconds, is part of its bytes."""
         return (self.raw, self.mark) == (other.raw, other.mark)
 
+    @property
+    def pid(self) -> object:
+        """The process that it names."""
+        return None if self.record is None else self.record.get("pid")
+
     # --- judging ---
 
     def is_stale(self, monotonic: float, now: datetime) -> bool:

@@ -8,6 +8,7 @@ what is true is decided at the commit point. Why that is safe, step by step:
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import secrets
@@ -26,8 +27,12 @@ from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
 from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo
 
-_POLL = (0.0003, 0.02)  # seconds between two looks at the record: a twentieth of what was waited at the door, within these
-_QUEUE = (0.002, 0.016)  # seconds between two looks at the queue: fewest and most
+_POLL = (0.0005, 0.02)  # seconds between two looks at the record: a twentieth of what was waited at the door, within these
+_QUEUE = (0.006, 0.024)  # seconds between two looks at the queue: fewest and most
+_BREATH = 0.0002  # seconds for which a lease must be free before it is taken from whoever had it last
+_JUDGING = 0.01  # seconds between two judgements of whoever holds the lease
+_AT_ONCE = 0.001  # seconds within which whoever has given the lease back may take it again past the queue
+_STREAK = 0.02  # seconds for which he may go on like that
 _NEGLECT = 0.02  # seconds after which a free lease that nobody took is taken past the queue
 
 _HELD: set[str] = set()  # the nonces of the leases that this process holds
@@ -69,6 +74,10 @@ class LeaseKeeper:
     newest_generation: Callable[[], int]
     meanwhile: Callable[[], None]
     _seen: Claim | None = field(default=None, init=False)
+    # When the lease was last taken in turn, and last given back, in seconds of the clock. What a process has at hand, down
+    # to the caches of its processor, it has for its next mutation as well: a few in a row cost little more than one.
+    _came: float = field(default=-math.inf, init=False)
+    _given_back: float = field(default=-math.inf, init=False)
 
     # --- acquiring ---
 
@@ -81,25 +90,35 @@ class LeaseKeeper:
             LeaseTimeoutError: somebody else held it all the time, or the guard was not to be had.
         """
         began = self.clock.monotonic()
+        if began - self._given_back < _AT_ONCE and began - self._came < _STREAK and self._look() is None:
+            lease = self._taken(purpose, None, timeout, first)
+            if lease is not None:
+                return lease
         with ExitStack() as stack:
-            # One waiter stands at the door, the others queue behind it, so that whoever has just released the lease
-            # cannot walk in again before them. The queue is a courtesy: nothing is lost where somebody gets past it.
+            # One waiter stands at the door, the others queue behind it, so that whoever had the lease for a while cannot
+            # walk in again before them. The queue is a courtesy: nothing is lost where somebody gets past it.
             with suppress(LeaseTimeoutError):
                 stack.enter_context(self.turn.hold(timeout, pauses=self._queueing()))
             at_the_door = self.clock.monotonic()
+            claim: Claim | None = None
+            judged = -math.inf
             while True:
-                now = self.clock.monotonic()
-                claim = self._look()
-                if claim is None or self._is_stale(claim):
-                    with self.guard.hold(max(0.0, began + timeout - now), waited=now - began):
-                        lease = self._take(purpose, claim)
-                        if lease is not None:
-                            self._begin(lease, first)
-                            return lease
+                now, before = self.clock.monotonic(), claim
+                claim, is_free = self._look(), False
+                if claim is None:
+                    is_free = before is None  # at two looks: else whoever had it may be about to go on
+                elif now - judged >= _JUDGING:  # whether he lives takes longer to find out than whether he is there
+                    is_free, judged = self._is_stale(claim), now
+                if is_free:
+                    lease = self._taken(purpose, claim, began + timeout - now, first, waited=now - began)
+                    if lease is not None:
+                        self._came = now
+                        return lease
                 if self.clock.monotonic() >= began + timeout:
                     raise self._timed_out(timeout)
-                self.meanwhile()  # whoever is next reads what the others publish while they still hold the lease
-                pause = min(max((now - at_the_door) / 20, _POLL[0]), _POLL[1])
+                if claim is not None and (before is None or claim.pid != before.pid):
+                    self.meanwhile()  # whoever is next reads what others published while yet another holds the lease
+                pause = _BREATH if claim is None else min(max((now - at_the_door) / 20, _POLL[0]), _POLL[1])
                 self.clock.sleep(pause * random.uniform(0.5, 1.5))
 
     def _queueing(self) -> Iterator[float]:
@@ -112,20 +131,27 @@ class LeaseKeeper:
         was_free = False
         while True:
             now = self.clock.monotonic()
-            yield max(_QUEUE[0], _QUEUE[1] / (1 + 20 * (now - began)))
+            yield max(_QUEUE[0], _QUEUE[1] / (1 + 10 * (now - began)))
             if now - looked >= _NEGLECT:
                 looked, claim, before = now, self._look(), was_free
                 was_free = claim is None or self._is_stale(claim)
                 if before and was_free:
                     return
 
-    def _begin(self, lease: Lease, first: Callable[[Lease], None]) -> None:
-        try:
-            first(lease)
-        except BaseException:
-            self.release(lease)
-            self.take_sign_away(lease)
-            raise
+    def _taken(
+        self, purpose: str, judged: Claim | None, timeout: float, first: Callable[[Lease], None], *, waited: float = 0.0
+    ) -> Lease | None:
+        with self.guard.hold(max(0.0, timeout), waited=waited):
+            lease = self._take(purpose, judged)
+            if lease is None:
+                return None
+            try:
+                first(lease)
+            except BaseException:
+                self.release(lease)
+                self.take_sign_away(lease)
+                raise
+            return lease
 
     def _take(self, purpose: str, judged: Claim | None) -> Lease | None:
         """Put our record in place of nothing, or of the one that was judged. Under the guard."""
@@ -294,6 +320,7 @@ class LeaseKeeper:
         claim = (lease.claim if proved else None) or self._mine(lease)
         if claim is not None:  # whatever stands there is looked at once more when it was moved
             self._set_aside(claim)
+        self._given_back = self.clock.monotonic()
 
     # --- asking ---
 
