@@ -6,6 +6,7 @@ not its business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -277,10 +278,14 @@ class Checker:
                 path=f".git/{layout.BRANCH}.lock",
                 hint="gitstate repair",
             )
+        lease = directory.status(layout.LEASE_RECORD)
         for name in directory.names(layout.ASIDE):
             owner = name.partition("-")[0]
             if owner.isdigit() and process.liveness(int(owner), None).verdict == "alive":
                 continue  # in use
+            found = directory.status(f"{layout.ASIDE}/{name}")
+            if lease is not None and found is not None and os.path.samestat(lease, found):
+                continue  # the sign of whoever holds the lease, and goes with it
             yield Finding(
                 "left_behind",
                 "warning",
@@ -293,7 +298,7 @@ class Checker:
                 yield Finding(
                     "left_behind", "warning", "a repository that was never finished", path=name, hint="gitstate repair"
                 )
-        if directory.status(layout.LEASE_RECORD) is not None:
+        if lease is not None:
             yield Finding(
                 "lease_held", "note", "somebody holds the lease", path=layout.LEASE_RECORD, hint="gitstate lock show"
             )

@@ -27,7 +27,10 @@ from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
 from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo
 
-_POLL = (0.0005, 0.02)  # seconds between two looks at the record: a twentieth of what was waited at the door, within these
+_POLL = (
+    0.0005,
+    0.02,
+)  # seconds between two looks at the record: a twentieth of what was waited at the door, within these
 _QUEUE = (0.006, 0.024)  # seconds between two looks at the queue: fewest and most
 _BREATH = 0.0002  # seconds for which a lease must be free before it is taken from whoever had it last
 _JUDGING = 0.01  # seconds between two judgements of whoever holds the lease
@@ -212,6 +215,12 @@ class LeaseKeeper:
         """Whether nothing but its sign lies in the aside directory: nobody was killed in the middle of anything."""
         return lease.sign is not None and self.directory.names(self.directory.aside) == [lease.sign.rpartition("/")[2]]
 
+    def signs_of(self, claim: Claim) -> list[str]:
+        """The other names of a record."""
+        names = [f"{self.directory.aside}/{name}" for name in self.directory.names(self.directory.aside)]
+        found = zip(names, map(self.directory.status, names), strict=True)
+        return [name for name, status in found if status is not None and status.st_ino == claim.mark[0]]
+
     def take_sign_away(self, lease: Lease) -> None:
         """The holder is done, and leaves nothing behind."""
         if lease.sign is not None and lease.pid == os.getpid():
@@ -355,6 +364,8 @@ class LeaseKeeper:
                 )
             if not self._set_aside(claim):
                 raise RefusedError("the lease changed hands meanwhile; nothing was broken", hint="gitstate lock show")
+            for name in self.signs_of(claim):
+                self.directory.drop(name)
             return info
 
     def _timed_out(self, timeout: float) -> LeaseTimeoutError:

@@ -83,7 +83,8 @@ def hold(state: StateRepository) -> Iterator[Callable[..., Holder]]:
     for holder in started:
         with holder.process:
             holder.process.kill()
-    state.lock_path.unlink(missing_ok=True)
+    if state.lock_path.exists():
+        state.break_lease(force=True)
 
 
 def left_by(state: StateRepository, **facts: object) -> None:

@@ -220,7 +220,7 @@ class Recent:
             # After a sync that failed, no later sync of the journal says anything.
             logged(f"the journal failed, so everything is synced: {error}")
             try:
-                self._sync([_name(made)])
+                self._sync([_name(made), *filter(None, [prepared.before])])  # which stays
                 self.refs.make_durable()
             except StorageError as worse:
                 raise self.refs.unknown(made.head, worse) from None

@@ -298,7 +298,7 @@ MUTANTS = (
         "a failed sync of the journal is passed over",
         "store/recent.py",
         """\
-                self._sync([_name(made)])
+                self._sync([_name(made), *filter(None, [prepared.before])])  # which stays
                 self.refs.make_durable()
             except""",
         """\
