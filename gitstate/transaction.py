@@ -494,6 +494,7 @@ class Writer:
         if self.directory.is_littered and lease.sign is not None:
             self.directory.is_littered = False
             self._left.append(lease.sign)
+            lease.sign = None
         else:
             self.keeper.take_sign_away(lease)
 

@@ -23,7 +23,7 @@ from conftest import git
 from listings import contents
 from processes import dead_pid
 
-from gitstate import LeaseLostError, LeaseTimeoutError, RefusedError, StateRepository, process
+from gitstate import LeaseLostError, LeaseTimeoutError, RefusedError, StateRepository, StorageError, process
 from gitstate.durable import Directory
 from gitstate.guard import Guard
 from gitstate.layout import ASIDE, GENERATION, GUARD, QUARANTINE
@@ -594,6 +594,125 @@ def test_no_thread_takes_the_lease_of_another_for_one_that_was_abandoned(
     monkeypatch.setattr(keeper.directory, "link", watched)
     count_up(state)
     assert judged == [False]
+
+
+# --- who goes next ---------------------------------------------------------------------------------------------------
+
+
+def in_a_queue(state: StateRepository, clock: Script) -> float:
+    """The seconds that a mutation waits while another stands at the door."""
+    with Guard(Directory(state.base_dir, ASIDE), ".git/gitstate/turn", clock).hold(0):
+        began = clock.uptime
+        count_up(state)
+        return clock.uptime - began
+
+
+def test_whoever_has_just_given_the_lease_back_may_take_it_again_past_the_queue(
+    state: StateRepository, clock: Script
+) -> None:
+    clock.advance(seconds=1)
+    count_up(state)
+    assert in_a_queue(state, clock) == 0
+    clock.advance(seconds=0.0005)
+    assert in_a_queue(state, clock) == 0
+
+
+def test_whoever_has_had_it_for_long_enough_queues_like_anybody(state: StateRepository, clock: Script) -> None:
+    clock.advance(seconds=1)
+    count_up(state)
+    waits = []
+    for _ in range(30):
+        clock.advance(seconds=0.0009)
+        waits.append(in_a_queue(state, clock))
+        if waits[-1]:
+            break
+    assert len(waits) == 23  # 22 times 0.9 ms are less than 20 ms
+
+
+def test_whoever_gave_it_back_a_while_ago_queues_like_anybody(state: StateRepository, clock: Script) -> None:
+    clock.advance(seconds=1)
+    count_up(state)
+    clock.advance(seconds=0.002)
+    assert in_a_queue(state, clock) > 0
+
+
+def test_from_somebody_the_lease_is_taken_when_it_was_free_at_two_looks(
+    state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = state._writer.keeper
+    claim(state, record_of(neighbour.pid, clock))
+    standing = keeper._find()
+    state.lock_path.unlink()
+    clock.advance(seconds=1)
+    looks = iter([standing, None, standing, None, None])
+    monkeypatch.setattr(keeper, "_look", lambda: next(looks))
+    lease = keeper.acquire("update", 5, first=lambda lease: None)
+    assert list(looks) == []
+    state._writer._release(lease)
+
+
+def test_where_nobody_was_it_is_taken_at_the_first_look(
+    state: StateRepository, clock: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = state._writer.keeper
+    clock.advance(seconds=1)
+    looks = iter([None])
+    monkeypatch.setattr(keeper, "_look", lambda: next(looks))
+    state._writer._release(keeper.acquire("update", 0, first=lambda lease: None))
+    assert list(looks) == []
+
+
+# --- the sign --------------------------------------------------------------------------------------------------------
+
+
+def aside(state: StateRepository) -> list[str]:
+    return os.listdir(state.base_dir / ASIDE)
+
+
+def test_a_holder_has_his_sign_beside_the_record_until_he_is_done(state: StateRepository) -> None:
+    with state.transaction():
+        (sign,) = aside(state)
+        assert os.path.samefile(state.base_dir / ASIDE / sign, state.lock_path)
+    assert aside(state) == []
+
+
+def test_what_could_not_be_removed_has_a_writer_sweep_who_found_all_well_before(
+    state: StateRepository, clock: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = another(state, clock)
+    count_up(other)
+    count_up(state)
+    discard = Directory.discard
+
+    def failing(self: Directory, name: str) -> bool:
+        if name.endswith((".idx", ".pack")):
+            raise StorageError(f"{name}: input/output error")
+        return discard(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "discard", failing)
+        count_up(state)
+    assert len(state._revisions.recent.of_epoch()) == 2
+    assert len(aside(state)) == 1
+    count_up(other)
+    assert len(state._revisions.recent.of_epoch()) == 1
+    count_up(state)
+    assert aside(state) == []
+
+
+def test_what_an_earlier_run_with_the_same_pid_left_is_removed(state: StateRepository, clock: Script) -> None:
+    """In a container every run of an agent may have it."""
+    left = state.base_dir / ASIDE / f"{os.getpid()}-0123456789ab1"
+    left.write_text("left")
+    count_up(state)
+    assert not left.exists()
+
+
+def test_breaking_a_lease_takes_its_sign_along(state: StateRepository, clock: Script) -> None:
+    state._writer.keeper.acquire("update", 0, first=lambda lease: None)
+    assert len(aside(state)) == 1
+    state.break_lease(force=True)
+    assert aside(state) == []
 
 
 # --- releasing, renewing, taking over --------------------------------------------------------------------------------

@@ -408,6 +408,34 @@ MUTANTS = (
         "1",
         ("tests/test_lease.py",),
     ),
+    Mutant(
+        "a writer who has swept never sweeps again",
+        "transaction.py",
+        "        if self._has_swept and self.keeper.is_alone(lease):\n",
+        "        if self._has_swept:\n",
+        _only("tests/test_fencing.py", "killed and update"),
+    ),
+    Mutant(
+        "a free lease is taken at one look",
+        "lease.py",
+        "is_free = before is None  #",
+        "is_free = True  #",
+        _only("tests/test_lease.py", "two_looks"),
+    ),
+    Mutant(
+        "what the disk cannot read counts as damaged",
+        "durable.py",
+        "    if error.errno in _OF_THE_FILE:\n",
+        "    if True:\n",
+        ("tests/test_unreadable.py",),
+    ),
+    Mutant(
+        "a record is written behind the chain that was read last",
+        "store/recent.py",
+        "            self.journal.append(chain, made)\n",
+        "            self.journal.append(self.learn(), made)\n",
+        _only(_JOURNAL, "who_learns"),
+    ),
     # What damage leads to
     Mutant(
         "an object that is there already is not read back",
