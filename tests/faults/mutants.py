@@ -432,8 +432,8 @@ MUTANTS = (
     Mutant(
         "a record is written behind the chain that was read last",
         "store/recent.py",
-        "            self.journal.append(chain, made)\n",
-        "            self.journal.append(self.learn(), made)\n",
+        "        self._follow((*chain, made), prepared.packed)\n",
+        "        self._follow((*self._known.chain, made), prepared.packed)\n",
         _only(_JOURNAL, "who_learns"),
     ),
     # What damage leads to
