@@ -290,7 +290,7 @@ class Writer:
         seen = Survey()
         self._make_durable(head)
         for _ in range(_STEPS):
-            self._remake_tags(head)  # before anything is committed on top: only the head's own are looked for
+            self._remake_tags(lease, head)  # before anything is committed on top: only the head's own are looked for
             seen = self.projection.survey()
             step = reconcile.next_step(self.revisions, head, seen, owner=self.actor, now=self.clock.now())
             if step is None or step.is_done:
@@ -381,7 +381,7 @@ class Writer:
         another = note is not None and note.boot not in (None, process.boot_id())
         return another and isinstance(found, bytes) and not found.strip(b"\0") and not isinstance(found, Unreadable)
 
-    def _remake_tags(self, head: str) -> None:
+    def _remake_tags(self, lease: Lease, head: str) -> None:
         try:
             wanted = reconcile.missing_tags(self.revisions, head)
         except CorruptStateError:  # what came before the head, or a tag, cannot be read: that is for check and repair
@@ -389,7 +389,8 @@ class Writer:
         for ref in wanted:
             tag = self.revisions.build_tag(ref, self.revisions.read(head))
             self.revisions.objects.write([tag])
-            self.revisions.refs.create_tag(ref, tag.id)
+            with self.proven(lease):  # whoever packs tags removes directories that are empty
+                self.revisions.refs.create_tag(ref, tag.id)
 
     def _clear_up(self, lease: Lease) -> None:
         """Remove what was left behind, if anything can have been. Under the guard.
