@@ -40,15 +40,12 @@ from gitstate.operation import Operation, planned
 from gitstate.projection import GLIMPSE, Found, Projection, Survey
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
-from gitstate.store import creation, tags
-from gitstate.store.consolidation import consolidate
 from gitstate.store.refs import BranchMovedError
-from gitstate.store.replay import replay
 from gitstate.store.revisions import Revision, Revisions, author_of
+from gitstate.upkeep import Upkeep
 from gitstate.verdicts import Unreadable
 
 _STEPS = 8  # more rounds of reconciling than this mean that somebody keeps writing
-_LOOSE_TAGS = 8  # that have files of their own, before they are packed
 _INSIDE = threading.local()  # the state directories that this thread is mutating right now
 
 
@@ -67,9 +64,8 @@ class Writer:
     revisions: Revisions
     keeper: LeaseKeeper = field(init=False)
     notes: Noting = field(init=False)
-    _has_swept: bool = field(default=False, init=False)
     _kept_up: str = field(default="", init=False)  # the head that was read last while waiting
-    _left: list[str] = field(default_factory=list, init=False)  # signs of passes that may have left something behind
+    upkeep: Upkeep = field(init=False)
 
     def __post_init__(self) -> None:
         self.notes = Noting(self.projection, self.revisions.objects)
@@ -82,6 +78,7 @@ class Writer:
             newest_generation=self._newest_generation,
             meanwhile=self._keep_up,
         )
+        self.upkeep = Upkeep(self.directory, self.projection, self.revisions, self.keeper)
 
     # --- one mutation ---
 
@@ -111,7 +108,7 @@ class Writer:
         """The lease alone, for what changes no state: for the length of the block nobody else mutates."""
         with self._entered(), self.directory.kept_open():
             self.prepare()
-            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._clear_up)
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self.upkeep.clear_up)
             try:
                 yield lease
             finally:
@@ -122,7 +119,7 @@ class Writer:
         """Steps 2 to 4: the lease, and the snapshot of a head that the files agree with; then the lease is given back."""
         with self._entered(), self.directory.kept_open():
             self.prepare()
-            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self._clear_up)
+            lease = self.keeper.acquire(purpose, self.lock_timeout, first=self.upkeep.clear_up)
             try:
                 head = self._reconciled(lease)
                 yield lease, Snapshot(self.revisions.tree(head))
@@ -205,7 +202,7 @@ class Writer:
                 if last:
                     self._give_back(lease, proved=True)
                     if not is_first:
-                        self._leave(lease)  # before others can come, who would look for what it stands for
+                        self.upkeep.leave(lease)  # before others can come, who would look for what it stands for
         except BaseException as error:
             recent.discard(prepared)
             if not isinstance(error, GitStateError):  # it may have come at any place at all
@@ -214,21 +211,8 @@ class Writer:
         for problem in problems:
             self._warn(f"{revision.id[:7]} is committed, but {problem}; the next mutation makes it good")
         if last and is_first:
-            self._keep_few()
+            self.upkeep.keep_few()
         return revision
-
-    def _keep_few(self) -> None:
-        """Now and then, so that `.git` stays small at any length of history: join packs, pack tags, shorten the reflog.
-
-        The mutation is published, and nobody has to wait for this.
-        """
-        refs = self.revisions.refs
-        with suppress(GitStateError):
-            consolidate(self.directory)
-            with self.keeper.guard.hold(BRIEFLY):
-                refs.shorten_log()
-                if len(refs.loose_names("refs/tags")) >= _LOOSE_TAGS:
-                    tags.pack_tags(refs, self.revisions.peel)
 
     def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:
         with suppress(GitStateError):  # it is derived, and caught up with by the next one
@@ -392,35 +376,6 @@ class Writer:
             with self.proven(lease):  # whoever packs tags removes directories that are empty
                 self.revisions.refs.create_tag(ref, tag.id)
 
-    def _clear_up(self, lease: Lease) -> None:
-        """Remove what was left behind, if anything can have been. Under the guard.
-
-        Whoever mutates has his sign in the aside directory until he is done: where there is none, nobody was killed.
-        """
-        if self._has_swept and self.keeper.is_alone(lease):
-            return
-        self._sweep()
-        while self._left:
-            self.directory.drop(self._left.pop())
-        self._has_swept = True
-
-    def _sweep(self) -> None:
-        """Remove what a killed gitstate left: its temporary files and its lock of the branch."""
-        self._replay()
-        self.revisions.refs.left_over(self.revisions.is_ours)
-        with suppress(CorruptStateError):
-            self.revisions.recent.tidy(self.revisions.head())
-        tags.left_over(self.directory)
-        self.projection.disposal.sweep()
-        # A builder that was killed after its repository stood in place leaves the empty shell of it.
-        creation.sweep(self.directory)
-
-    def _replay(self) -> None:
-        """After a power cut, put back what the journal holds."""
-        head = replay(self.revisions)
-        if head is not None:
-            logged(f"the machine had stopped: main is at {head[:7]}, with all that the journal holds")
-
     def _check_out_of_the_way(self) -> None:
         """Refuse while the user is in the middle of something of git's, or elsewhere than on main."""
         names = self.directory.names(layout.GIT)
@@ -488,16 +443,7 @@ class Writer:
             except GitStateError as error:
                 self.keeper.abandon(lease)
                 logged(f"the lease of generation {lease.generation} is left to expire: {error}")
-        self._leave(lease)
-
-    def _leave(self, lease: Lease) -> None:
-        """Take the sign away, unless something may be left: then it has the next writer sweep."""
-        if self.directory.is_littered and lease.sign is not None:
-            self.directory.is_littered = False
-            self._left.append(lease.sign)
-            lease.sign = None
-        else:
-            self.keeper.take_sign_away(lease)
+        self.upkeep.leave(lease)
 
     def _give_back(self, lease: Lease, *, proved: bool = False) -> None:
         """Release under the guard that is held already. What was published stays published if this fails."""

@@ -28,7 +28,7 @@ FLOORS: list[list[str]] = [
         "store.pages", "store.changes", "store.trees", "store.revisions", "store.replay",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",
     ],
-    ["beginning", "reconcile", "transaction"],
+    ["beginning", "reconcile", "upkeep", "transaction"],
     ["history", "reading", "audit", "check", "salvage", "pointers", "repair", "garbage", "doctor"],
     ["mutations", "archival", "rollbacks", "opened", "questions", "open_transaction", "pruning", "repository"],
 ]  # fmt: skip

@@ -229,7 +229,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lock of the branch that a kill left stays",
-        "transaction.py",
+        "upkeep.py",
         "        self.revisions.refs.left_over(self.revisions.is_ours)\n",
         "",
         _only(_KILL, "any_system_call and update and not first"),
@@ -410,7 +410,7 @@ MUTANTS = (
     ),
     Mutant(
         "a writer who has swept never sweeps again",
-        "transaction.py",
+        "upkeep.py",
         "        if self._has_swept and self.keeper.is_alone(lease):\n",
         "        if self._has_swept:\n",
         _only("tests/test_fencing.py", "killed and update"),
