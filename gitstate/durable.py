@@ -694,10 +694,19 @@ def kind_of(mode: int) -> str:
     return "a device"
 
 
-def size_of(directory: Path) -> int:
-    """Bytes of all files below; symlinks count as what they are."""
+def size_of(directory: Path, *, whole: bool = False) -> int:
+    """Bytes of all files below, as far as they can be found; symlinks count as what they are.
+
+    Raises:
+        StorageError: only where the *whole* is asked for: a directory cannot be read just now.
+    """
+
+    def refused(error: OSError) -> None:
+        if whole and error.errno not in _OF_THE_FILE:
+            raise _not_read(str(error.filename), error)
+
     total = 0
-    for above, _, names in os.walk(directory):
+    for above, _, names in os.walk(directory, onerror=refused):
         for name in names:
             with suppress(OSError):  # removed meanwhile
                 total += os.lstat(os.path.join(above, name)).st_size

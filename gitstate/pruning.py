@@ -127,7 +127,7 @@ class Pruning(Questions, Rollbacks):
     def _bytes(self, loop_id: str, artifacts_only: bool) -> int:
         place = Place(ARCHIVE, loop_id)
         state = self._directory.status(place.path) if artifacts_only else None
-        return size_of(self.base_dir / place.directory) - (state.st_size if state is not None else 0)
+        return size_of(self.base_dir / place.directory, whole=True) - (state.st_size if state is not None else 0)
 
     def _freed(self, loop_id: str, archiving: Archiving, now: datetime, freed: int) -> Change:
         words = f"prune {loop_id}: archived {_day(archiving)}, frees {size(freed)} of artifacts"

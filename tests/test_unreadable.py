@@ -145,3 +145,20 @@ def test_without_history_a_registry_that_cannot_be_read_is_not_taken_for_an_empt
         with unreadable("registry.json"), pytest.raises(StorageError, match="input/output error"):
             anew.list_active_loops()
         assert [entry["loop_id"] for entry in anew.list_active_loops()] == [LOOP]
+
+
+def test_prune_names_no_bytes_that_it_could_not_count(state: StateRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def refused(path: str) -> object:
+        if str(path).endswith("archive/archived"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        with pytest.raises(StorageError, match="input/output error"):
+            state.prune_archives(older_than=timedelta(0))
+    (pruned,) = state.prune_archives(older_than=timedelta(0))
+    assert pruned.bytes is not None
+    assert pruned.bytes > 0
