@@ -215,12 +215,6 @@ class LeaseKeeper:
         """Whether nothing but its sign lies in the aside directory: nobody was killed in the middle of anything."""
         return lease.sign is not None and self.directory.names(self.directory.aside) == [lease.sign.rpartition("/")[2]]
 
-    def signs_of(self, claim: Claim) -> list[str]:
-        """The other names of a record."""
-        names = [f"{self.directory.aside}/{name}" for name in self.directory.names(self.directory.aside)]
-        found = zip(names, map(self.directory.status, names), strict=True)
-        return [name for name, status in found if status is not None and status.st_ino == claim.mark[0]]
-
     def take_sign_away(self, lease: Lease) -> None:
         """The holder is done, and leaves nothing behind."""
         if lease.sign is not None and lease.pid == os.getpid():
@@ -364,9 +358,7 @@ class LeaseKeeper:
                 )
             if not self._set_aside(claim):
                 raise RefusedError("the lease changed hands meanwhile; nothing was broken", hint="gitstate lock show")
-            for name in self.signs_of(claim):
-                self.directory.drop(name)
-            return info
+            return info  # the sign stays: whoever mutates next looks for what a killed holder left
 
     def _timed_out(self, timeout: float) -> LeaseTimeoutError:
         info = self.info()
