@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from gitstate import process
-from gitstate.claim import Claim, find_claim, story_of, way_out_of
+from gitstate.claim import LIMIT, Claim, find_claim, story_of, way_out_of
 from gitstate.clock import Clock
 from gitstate.durable import Directory, NotAFileError
 from gitstate.encoding import SAFE_INTEGER, Record, encode
@@ -279,6 +279,9 @@ class LeaseKeeper:
         claim = self._find(lease.claim) if lease.pid == os.getpid() else None
         if claim is None or claim is lease.claim:
             return claim
+        if claim.raw is None:
+            with suppress(NotAFileError):
+                self.directory.look(LEASE_RECORD, LIMIT)  # what the disk cannot read now is not another's yet
         record = claim.record or {}
         found = (record.get("nonce"), record.get("pid"), record.get("startTime"))
         lease.claim = claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
