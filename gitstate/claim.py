@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
 from gitstate import process
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory, NotAFileError, UnreadableError
 from gitstate.encoding import Record, decode
 from gitstate.errors import InvalidRecordError
 from gitstate.records import ProcessRecord
@@ -110,7 +110,7 @@ def find_claim(directory: Directory, name: str, moment: float, known: Claim | No
         if seen is None:
             return None
         raw, found = seen
-    except NotAFileError:
+    except (NotAFileError, UnreadableError):  # who goes next is all that it decides, and nobody is to wait for ever
         status = directory.status(name)
         if status is None:
             return None

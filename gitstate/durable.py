@@ -556,17 +556,19 @@ class Directory:
         finally:
             os.close(descriptor)
 
-    def overwrite(self, name: str, raw: bytes, offset: int, size: int) -> None:
-        """Bytes of a file changed in place, durably. The file has *size* bytes before and after.
+    def overwrite(self, name: str, raw: bytes, offset: int, size: int, *, beginning: bytes = b"") -> None:
+        """Bytes of a file changed in place, durably. The file has *size* bytes before and after, and that *beginning*.
 
         Raises:
             StorageError: what stands there now, or will after a power cut, is not known.
         """
-        descriptor = self.descriptor(name, os.O_WRONLY)
+        descriptor = self.descriptor(name, os.O_RDWR)
         try:
             found = os.fstat(descriptor)
             if found.st_size != size or found.st_nlink != 1:  # its other name may be anybody's
                 raise OSError(errno.EIO, "not as it was made")
+            if os.pread(descriptor, len(beginning), 0) != beginning:
+                raise OSError(errno.EIO, "another was made in its place")
             if os.pwrite(descriptor, raw, offset) != len(raw):
                 raise OSError(errno.EIO, "written in part")
             datasync(descriptor)

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from gitstate import process
-from gitstate.claim import Claim, find_claim, story_of, way_out_of
+from gitstate.claim import LIMIT, Claim, find_claim, story_of, way_out_of
 from gitstate.clock import Clock
 from gitstate.durable import Directory, NotAFileError
 from gitstate.encoding import SAFE_INTEGER, Record, encode
@@ -215,12 +215,6 @@ class LeaseKeeper:
         """Whether nothing but its sign lies in the aside directory: nobody was killed in the middle of anything."""
         return lease.sign is not None and self.directory.names(self.directory.aside) == [lease.sign.rpartition("/")[2]]
 
-    def signs_of(self, claim: Claim) -> list[str]:
-        """The other names of a record."""
-        names = [f"{self.directory.aside}/{name}" for name in self.directory.names(self.directory.aside)]
-        found = zip(names, map(self.directory.status, names), strict=True)
-        return [name for name, status in found if status is not None and status.st_ino == claim.mark[0]]
-
     def take_sign_away(self, lease: Lease) -> None:
         """The holder is done, and leaves nothing behind."""
         if lease.sign is not None and lease.pid == os.getpid():
@@ -285,6 +279,9 @@ class LeaseKeeper:
         claim = self._find(lease.claim) if lease.pid == os.getpid() else None
         if claim is None or claim is lease.claim:
             return claim
+        if claim.raw is None:
+            with suppress(NotAFileError):
+                self.directory.look(LEASE_RECORD, LIMIT)  # what the disk cannot read now is not another's yet
         record = claim.record or {}
         found = (record.get("nonce"), record.get("pid"), record.get("startTime"))
         lease.claim = claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
@@ -364,9 +361,7 @@ class LeaseKeeper:
                 )
             if not self._set_aside(claim):
                 raise RefusedError("the lease changed hands meanwhile; nothing was broken", hint="gitstate lock show")
-            for name in self.signs_of(claim):
-                self.directory.drop(name)
-            return info
+            return info  # the sign stays: whoever mutates next looks for what a killed holder left
 
     def _timed_out(self, timeout: float) -> LeaseTimeoutError:
         info = self.info()

@@ -13,6 +13,10 @@ _PLACES: Final = 4  # where they are looked at in one of the texts
 _ENOUGH: Final = 256  # bytes that agree beyond what is passed over: nothing better is looked for
 _LINES: Final = 256  # lines of which they are the beginning
 _NEAR: Final = 1 << 16  # bytes in which they are looked for
+_LOOK: Final = 1 << 12  # bytes that could be searched while one place is looked at
+_EFFORT: Final = 32  # bytes that are searched for each byte of the two texts, and
+_AT_FIRST: Final = 1 << 24  # bytes in any case; after that, two texts that part again and again are only
+_BRIEFLY: Final = (4, 1, 1 << 10)  # so many lines looked for, at so many places, so near
 
 
 class Run(NamedTuple):
@@ -26,11 +30,13 @@ class Run(NamedTuple):
 def common_runs(one: bytes, other: bytes) -> Iterator[Run]:
     """What *other* has of *one*, in order. More may be there than is found: records keep the order of their lines."""
     here = there = 0
+    left = _AT_FIRST + _EFFORT * (len(one) + len(other))
     while there < len(other):
         size = _common_start(one, other, here, there)
         if size:
             yield Run(here, there, size)
-        here, there = _meeting(one, other, here + size, there + size)
+        here, there, spent = _meeting(one, other, here + size, there + size, is_brief=left < 0)
+        left -= spent
 
 
 def unlike_lines(one: bytes, other: bytes) -> bytes:
@@ -49,29 +55,35 @@ def unlike_lines(one: bytes, other: bytes) -> bytes:
     return b"".join(lines)
 
 
-def _meeting(one: bytes, other: bytes, here: int, there: int) -> tuple[int, int]:
-    """Where two texts that part at *here* and *there* agree again."""
+def _meeting(one: bytes, other: bytes, here: int, there: int, *, is_brief: bool) -> tuple[int, int, int]:
+    """Where two texts that part at *here* and *there* agree again, and what it took to find, in bytes searched."""
     # Lists have many lines that begin alike: what counts is how much agrees from there on, less what is passed over.
     best, gained = None, -len(one) - len(other)
     enough = min(_ENOUGH, (len(other) - there) // 8)
     line = other.find(b"\n", there)
-    for _ in range(_LINES):
+    lines, places, near = _BRIEFLY if is_brief else (_LINES, _PLACES, _NEAR)
+    spent = 0
+    for _ in range(lines):
         anchor = other[line : line + _ANCHOR]
         if line < 0 or len(anchor) < _ANCHOR or gained >= enough - (line - there):
             break
         found = here - 1
-        for _ in range(_PLACES):
-            found = one.find(anchor, found + 1, here + _NEAR)
+        for _ in range(places):
+            begin, end = found + 1, min(here + near, len(one))
+            found = one.find(anchor, begin, end)
+            spent += _LOOK + (end if found < 0 else found) - begin
             if found < 0:
                 break
-            gain = _common_start(one, other, found, line) - (found - here) - (line - there)
+            same = _common_start(one, other, found, line)
+            spent += same
+            gain = same - (found - here) - (line - there)
             if gain > gained:
                 best, gained = (found, line), gain
         line = other.find(b"\n", line + 1)
     if best is not None:
-        return best
+        return *best, spent
     same = _common_end(one, other, min(len(one) - here, len(other) - there))
-    return len(one) - same, len(other) - same
+    return len(one) - same, len(other) - same, spent
 
 
 def _common_start(one: bytes, other: bytes, here: int = 0, there: int = 0) -> int:

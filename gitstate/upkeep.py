@@ -50,9 +50,9 @@ class Upkeep:
         with suppress(CorruptStateError):
             self.revisions.recent.tidy(self.revisions.head())
         tags.left_over(self.directory)
-        self.projection.disposal.sweep()
         # A builder that was killed after its repository stood in place leaves the empty shell of it.
         creation.sweep(self.directory)
+        self.projection.disposal.sweep()  # last: with what lies there goes the sign that all of this is to be done
 
     def _replay(self) -> None:
         """After a power cut, put back what the journal holds."""

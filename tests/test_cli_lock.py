@@ -83,8 +83,8 @@ def hold(state: StateRepository) -> Iterator[Callable[..., Holder]]:
     for holder in started:
         with holder.process:
             holder.process.kill()
-    if state.lock_path.exists():
-        state.break_lease(force=True)
+    state.lock_path.unlink(missing_ok=True)
+    state.repair()  # what they left
 
 
 def left_by(state: StateRepository, **facts: object) -> None:

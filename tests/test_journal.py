@@ -22,6 +22,7 @@ from gitstate.layout import ASIDE
 from gitstate.store.entries import base_of, difference, relative, unpacked, whole
 from gitstate.store.journal import SIZE, Journal
 from gitstate.store.objects import Stored
+from gitstate.store.recent import Prepared, Recent
 
 JOURNAL = ".git/gitstate/journal"
 BRANCH = ".git/refs/heads/main"
@@ -65,6 +66,28 @@ def test_a_reader_who_learns_of_a_publication_before_its_writer_goes_on_does_no_
     chain = Journal(Directory(busy.base_dir, ASIDE)).chain()
     assert [publication.number for publication in chain] == list(range(len(chain)))
     assert chain[-1].head == busy.revision()
+
+
+def test_what_another_thread_read_before_an_epoch_was_opened_has_nothing_acknowledged_behind_it(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recent, directory = busy._revisions.recent, Directory(busy.base_dir, ASIDE)
+    before, head = recent.learn(), busy.revision()
+    Journal(directory).begin(head, None)  # by somebody who is killed before the branch moves
+    prepare = Recent.prepare
+
+    def overtaken(self: Recent, *words: Any) -> Prepared:
+        self._follow(before)  # as a thread that was stopped when it had read the journal
+        return prepare(self, *words)
+
+    monkeypatch.setattr(Recent, "prepare", overtaken)
+    synced: list[str] = []
+    sync_file = Directory.sync_file
+    monkeypatch.setattr(Directory, "sync_file", lambda self, name: (synced.append(name), sync_file(self, name))[1])
+    busy.update_loop("one", {"note": "acknowledged"})
+    assert BRANCH in synced
+    assert [name for name in synced if name.endswith(".pack")]
+    assert Journal(directory).chain() == ()  # or it would take the branch back after a power cut
 
 
 # --- after a power cut -----------------------------------------------------------------------------------------------

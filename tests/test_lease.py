@@ -26,7 +26,7 @@ from processes import dead_pid
 from gitstate import LeaseLostError, LeaseTimeoutError, RefusedError, StateRepository, StorageError, process
 from gitstate.durable import Directory
 from gitstate.guard import Guard
-from gitstate.layout import ASIDE, GENERATION, GUARD, QUARANTINE
+from gitstate.layout import ASIDE, GENERATION, GIT_ASIDE, GUARD, QUARANTINE
 from gitstate.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -708,11 +708,42 @@ def test_what_an_earlier_run_with_the_same_pid_left_is_removed(state: StateRepos
     assert not left.exists()
 
 
-def test_breaking_a_lease_takes_its_sign_along(state: StateRepository, clock: Script) -> None:
-    state._writer.keeper.acquire("update", 0, first=lambda lease: None)
-    assert len(aside(state)) == 1
+def test_what_a_holder_left_whose_lease_was_broken_is_removed_by_a_writer_who_found_all_well_before(
+    state: StateRepository, clock: Script
+) -> None:
+    count_up(state)
+    lock = state.base_dir / ".git/packed-refs.lock"
+
+    def killed() -> None:
+        other = another(state, clock)
+        other._writer.keeper.acquire("gc", 0, first=lambda lease: None)
+        lock.write_text("gitstate\n")  # while tags are packed
+
+    elsewhere(killed)
     state.break_lease(force=True)
+    count_up(state)
+    assert not lock.exists()
+
+
+def test_a_sweep_that_failed_is_made_good_by_a_writer_who_found_all_well_before(
+    state: StateRepository, clock: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = another(state, clock)
+    count_up(other)
+    count_up(state)
+    (state.base_dir / ASIDE / f"{dead_pid()}-0123456789ab1").write_text("its sign")
+    shell = state.base_dir / f"{GIT_ASIDE}{dead_pid()}-0-01234567"
+    shell.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(Directory, "remove_tree", fails_to_remove)
+        count_up(state)
+    count_up(other)
+    assert not shell.exists()
     assert aside(state) == []
+
+
+def fails_to_remove(self: Directory, name: str) -> None:
+    raise StorageError(f"{name}: input/output error")
 
 
 # --- releasing, renewing, taking over --------------------------------------------------------------------------------

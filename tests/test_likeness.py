@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gitstate import likeness
 from gitstate.likeness import common_runs, unlike_lines
 
 some_lines = st.lists(
@@ -76,3 +77,23 @@ def test_of_what_is_the_same_nothing_is_left() -> None:
 
 def test_of_what_has_nothing_in_common_everything_is_left() -> None:
     assert unlike_lines(b"", LONG) == LONG
+
+
+@pytest.mark.parametrize("line", [b"\n", b"aaaa\n", b"a\nb\nc\n"], ids=["empty", "short", "several"])
+def test_texts_that_part_again_and_again_are_not_looked_at_without_end(
+    line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    common_start = likeness._common_start
+
+    def counted(one: bytes, other: bytes, here: int = 0, there: int = 0) -> int:
+        nonlocal looked
+        looked += 1
+        return common_start(one, other, here, there)
+
+    monkeypatch.setattr(likeness, "_common_start", counted)
+    one = line * (60_000 // len(line))
+    other = bytearray(one)
+    other[::60] = b"x" * len(other[::60])
+    assert 0 < sum(run.size for run in common_runs(one, bytes(other))) < len(other)
+    assert looked < len(other) // 2

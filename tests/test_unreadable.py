@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from original import stringify
 from templates import copy, template
 
 from gitstate import DamageWarning, StateRepository, StorageError
-from gitstate.durable import Directory
+from gitstate.durable import LARGEST, Directory, UnreadableError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -126,6 +126,53 @@ def test_a_journal_that_cannot_be_read_is_not_written_over(state: StateRepositor
     with unreadable("gitstate/journal"), pytest.raises(StorageError):
         state.update_loop(LOOP, {"note": "second"})
     assert journal.read_bytes() == before
+
+
+def test_a_lease_that_cannot_be_read_keeps_nobody_out_for_ever(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Directory.look
+
+    def failing(self: Directory, name: str, limit: int = LARGEST) -> tuple[bytes, os.stat_result] | None:
+        found = look(self, name, limit)
+        if found is not None and found[0] == b"bad sector":  # wherever it is moved
+            raise UnreadableError(f"{name}: input/output error", path=name, errno=errno.EIO)
+        return found
+
+    monkeypatch.setattr(Directory, "look", failing)
+    state.lock_path.write_bytes(b"bad sector")
+    held = state.lease_info()
+    assert held is not None
+    assert held.reason == "the record cannot be read"
+    state.update_loop(LOOP, {"note": "second"})  # once it stood unchanged for a while
+    state.lock_path.write_bytes(b"bad sector")
+    state.break_lease()
+    assert not state.lock_path.exists()
+
+
+def test_a_holder_who_cannot_read_his_own_record_is_told_why(state: StateRepository, unreadable: Unreadable) -> None:
+    with (
+        state._writer.leased("update") as lease,
+        unreadable(".lock", errno.EMFILE),
+        pytest.raises(StorageError) as caught,
+    ):
+        state._writer.keeper.prove(lease)
+    assert caught.value.facts["errno"] == errno.EMFILE
+
+
+def test_a_record_that_cannot_be_read_when_it_was_moved_is_put_back(
+    state: StateRepository, unreadable: Unreadable
+) -> None:
+    keeper = state._writer.keeper
+    state.lock_path.write_text('{"pid": 1}')
+    judged = keeper._find()
+    assert judged is not None
+    state.lock_path.unlink()
+    state.lock_path.write_text('{"pid": 12, "loopId": "another"}')
+    with state._writer._guarded(), suppress(StorageError), unreadable("", errno.EMFILE):
+        keeper._set_aside(judged)
+    assert json.loads(state.lock_path.read_bytes())["pid"] == 12
+    state.lock_path.unlink()
 
 
 def test_a_read_goes_on_with_what_history_has_and_says_so(state: StateRepository, unreadable: Unreadable) -> None:

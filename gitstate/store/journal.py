@@ -115,7 +115,8 @@ class Journal:
         Raises:
             StorageError: it may not. No later sync of this file can tell that it does.
         """
-        self._write(publication, _end(chain))
+        # What another thread read before somebody opened an epoch may have been taken for what is known since.
+        self._write(publication, _end(chain), _encoded(chain[0]))
 
     def sync(self) -> None:
         """Make durable what another process may have written without having synced it.
@@ -129,8 +130,8 @@ class Journal:
         """Remove the file: whoever comes next begins another."""
         self.directory.drop(JOURNAL)
 
-    def _write(self, publication: Publication, offset: int) -> None:
-        self.directory.overwrite(JOURNAL, _encoded(publication), offset, SIZE)
+    def _write(self, publication: Publication, offset: int, beginning: bytes = b"") -> None:
+        self.directory.overwrite(JOURNAL, _encoded(publication), offset, SIZE, beginning=beginning)
 
 
 # --- the format ------------------------------------------------------------------------------------------------------

@@ -92,7 +92,8 @@ class Recent:
         self._follow(chain)
         return chain
 
-    def _follow(self, chain: Chain, packed: Packed | None = None) -> None:
+    def _follow(self, chain: Chain, packed: Packed | None = None) -> Packed:
+        """Know what a chain holds; its entries, which may be *packed* already."""
         known = self._known
         if not known.chain or not chain or known.chain[0].epoch != chain[0].epoch:
             known = Known((), Packed(), {})
@@ -103,13 +104,13 @@ class Recent:
             for entry in entries:
                 base = base_of(entry.raw)
                 depths[entry.id] = 0 if base is None else depths.get(base, 0) + 1
-            self._known = Known(chain, packed or known.packed.with_entries(entries), depths)
+            self._known = known = Known(chain, packed or known.packed.with_entries(entries), depths)
+        return known.packed
 
     @property
     def packed(self) -> Packed:
         """The entries of the epoch."""
-        self.learn()
-        return self._known.packed
+        return self._follow(self.journal.chain(self._known.chain))
 
     # --- publishing ---
 
