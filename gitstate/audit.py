@@ -56,6 +56,16 @@ class Audit:
             hint=error.hint or "gitstate repair",
         )  # fmt: skip
 
+    def not_read(self, error: UnreadableError) -> Iterator[Finding]:
+        """The finding for what could not be read; nothing if it was said before."""
+        path = str(error.facts.get("path") or "")
+        if path not in self._said:
+            self._said.add(path)
+            yield Finding(
+                "not_read", "error", f"{error.message}; what depends on it was not looked at", path=path or None,
+                hint="gitstate check",
+            )  # fmt: skip
+
     def head_unreadable(self, error: CorruptStateError) -> Finding:
         """The finding for damage that keeps the newest state from being read out of history."""
         revision = error.facts.get("revision")
@@ -211,8 +221,15 @@ class Audit:
     def rest(self) -> Iterator[Finding]:
         """Damaged objects that nothing in the branch's history leads to, or that are whole elsewhere."""
         for object_id, error in self._broken.items():
-            spare = self.revisions.objects.has(object_id)
-            yield from self.about(error, "it is whole in another place" if spare else "nothing on main needs it")
+            try:
+                where = (
+                    "it is whole in another place"
+                    if self.revisions.objects.has(object_id)
+                    else "nothing on main needs it"
+                )
+            except UnreadableError:
+                where = "it may be whole"
+            yield from self.about(error, where)
 
 
 def _damage_of_pack(directory: Directory, name: str) -> str | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from gitstate import layout, process, reconcile
 from gitstate.audit import Audit, Progress
+from gitstate.durable import UnreadableError
 from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError
 from gitstate.fields import entries_of
@@ -49,6 +50,18 @@ class Checker:
         *newest* limits how many commits are looked at; *full* adds every object, pack and ref, and every file of every
         commit.
         """
+        yield from self._as_far_as_readable(self._all(newest, full=full))
+
+    def _as_far_as_readable(self, findings: Iterator[Finding]) -> Iterator[Finding]:
+        """What is found until the disk keeps something from being read; that is then the last of them."""
+        try:
+            yield from findings
+        except UnreadableError as error:
+            if self.projection.decides:  # to whoever repairs, what was not looked at would be mended
+                raise
+            yield from self._audit.not_read(error)
+
+    def _all(self, newest: int | None, *, full: bool) -> Iterator[Finding]:
         state = inspection.inspect(self.projection.directory)
         if state == "none":
             yield Finding(
@@ -77,12 +90,12 @@ class Checker:
         if state == "clone":
             yield Finding("clone", "note", "this is a clone; it can be read, not mutated", hint="gitstate init")
         else:
-            yield from self._audit.places()
-        yield from self._audit.branch()
+            yield from self._as_far_as_readable(self._audit.places())
+        yield from self._as_far_as_readable(self._audit.branch())
         if full:
-            yield from self._audit.objects()
-            yield from self._audit.every_ref()
-        yield from self._state(state, newest, full)
+            yield from self._as_far_as_readable(self._audit.objects())
+            yield from self._as_far_as_readable(self._audit.every_ref())
+        yield from self._as_far_as_readable(self._state(state, newest, full))
         yield from self._audit.rest()
 
     def _state(self, state: str, newest: int | None, full: bool) -> Iterator[Finding]:
@@ -93,7 +106,7 @@ class Checker:
         except CorruptStateError as error:
             yield self._audit.head_unreadable(error)
             return
-        yield from self._history(head, newest, full)
+        yield from self._as_far_as_readable(self._history(head, newest, full))
         found: list[Finding] = []
         before: list[Finding] | None = None
         for _ in range(_TRIES):

@@ -150,6 +150,22 @@ def test_a_lease_that_cannot_be_read_keeps_nobody_out_for_ever(
     assert not state.lock_path.exists()
 
 
+@pytest.mark.parametrize("ending", [".git/HEAD", "logs/refs/heads/main", "packed-refs", ".git/config"])
+def test_a_check_says_what_it_could_not_read_and_goes_on(
+    state: StateRepository, unreadable: Unreadable, ending: str
+) -> None:
+    git(state.base_dir, "gc", "-q")
+    (state.loops_dir / LOOP / "session-state.json").write_bytes(b"")
+    with unreadable(ending):
+        found = {finding.code: finding for finding in state.check(full=True)}
+    assert str(found["not_read"].path).endswith(ending)
+    if ending == ".git/HEAD":  # upon which no file depends
+        assert "file_damaged" in found
+    with unreadable(ending), pytest.raises(StorageError):
+        state.repair()
+    state.repair()
+
+
 def test_a_holder_who_cannot_read_his_own_record_is_told_why(state: StateRepository, unreadable: Unreadable) -> None:
     with (
         state._writer.leased("update") as lease,
