@@ -34,9 +34,9 @@ def note_holding() -> None:
         _held[:] = [time.monotonic(), None]
         return lease
 
-    def releasing(self: LeaseKeeper, lease: Lease) -> None:
+    def releasing(self: LeaseKeeper, lease: Lease, **options: bool) -> None:
         _held[1] = time.monotonic()
-        release(self, lease)
+        release(self, lease, **options)
 
     LeaseKeeper.acquire, LeaseKeeper.release = acquiring, releasing  # type: ignore[method-assign, assignment]
 

@@ -95,6 +95,7 @@ def test_the_original_takes_over_from_a_killed_gitstate_at_once(state: StateRepo
     original.does("patience", attempts=1)  # one look, and no more
     original.does("create", loop="taken-over")
     assert state.get_loop("taken-over")["status"] == "running"
+    state.update_loop("taken-over", {"note": "what the killed one left is removed"})
 
 
 def test_a_holder_that_the_original_overtook_cannot_publish(state: StateRepository, original: Node) -> None:
