@@ -16,7 +16,7 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from gitstate import process
 from gitstate.clock import Clock, SystemClock
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory, NotAFileError, UnreadableError
 from gitstate.errors import LeaseTimeoutError, StorageError
 
 BRIEFLY = 1.0  # seconds that are enough wherever nobody is stuck: whoever is inside leaves within milliseconds
@@ -123,7 +123,7 @@ class Guard:
             return known
         try:
             return int((self.directory.read(self.name, 64) or b"")[:12])
-        except (NotAFileError, ValueError):
+        except (NotAFileError, UnreadableError, ValueError):
             return None
 
     def _unusable(self, words: str, errno: object, hint: str | None = None) -> StorageError:

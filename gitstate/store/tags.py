@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from gitstate.durable import Directory, NotAFileError
@@ -69,7 +68,7 @@ def _target(peel: Callable[[str], str], value: str) -> str | None:
 
 def _remove(directory: Directory, path: str, value: str) -> None:
     """Remove a loose tag that is packed now. It is taken away first, and put back if somebody has just moved it."""
-    aside = f"{directory.aside}/{os.getpid()}-{os.urandom(6).hex()}"
+    aside = directory.new_name()
     directory.move(path, aside)
     if (directory.read(aside, 4096) or b"")[:40] != value.encode():
         directory.link(aside, path)
