@@ -109,7 +109,8 @@ class LeaseKeeper:
                 now, before = self.clock.monotonic(), claim
                 claim, is_free = self._look(), False
                 if claim is None:
-                    is_free = before is None  # at two looks: else whoever had it may be about to go on
+                    # At two looks, or at the last one: else whoever had it may be about to go on.
+                    is_free = before is None or now >= began + timeout
                 elif now - judged >= _JUDGING:  # whether he lives takes longer to find out than whether he is there
                     is_free, judged = self._is_stale(claim), now
                 if is_free:

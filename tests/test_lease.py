@@ -651,6 +651,21 @@ def test_from_somebody_the_lease_is_taken_when_it_was_free_at_two_looks(
     state._writer._release(lease)
 
 
+def test_at_the_end_of_its_time_a_waiter_takes_what_is_free_at_one_look(
+    state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = state._writer.keeper
+    claim(state, record_of(neighbour.pid, clock))
+    standing = keeper._find()
+    state.lock_path.unlink()
+    clock.advance(seconds=1)
+    looks = iter([standing, None])
+    monkeypatch.setattr(keeper, "_look", lambda: next(looks))
+    lease = keeper.acquire("update", 1e-9, first=lambda lease: None)
+    assert list(looks) == []
+    state._writer._release(lease)
+
+
 def test_where_nobody_was_it_is_taken_at_the_first_look(
     state: StateRepository, clock: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
