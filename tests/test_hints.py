@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -110,6 +112,22 @@ def test_hints_that_are_not_true_hide_nothing(
             assert [objects.read(blob_id(raw).hex()).raw for raw in contents] == contents
     hint(directory_of(state))
     assert state.check(full=True) == []
+
+
+def test_hints_that_the_disk_cannot_read_hide_nothing(
+    state: StateRepository, packed: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, pread = (state.base_dir / HINTS).stat().st_size, os.pread
+
+    def failing(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_size == size and offset > 12 + 20 * COUNT:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, offset)
+
+    with closing(Objects(directory_of(state))) as objects, monkeypatch.context() as patch:
+        patch.setattr(os, "pread", failing)
+        for contents in packed.values():
+            assert [objects.read(blob_id(raw).hex()).raw for raw in contents] == contents
 
 
 def test_something_else_in_the_place_of_hints_hides_nothing(

@@ -636,45 +636,37 @@ def test_whoever_gave_it_back_a_while_ago_queues_like_anybody(state: StateReposi
     assert in_a_queue(state, clock) > 0
 
 
-def test_from_somebody_the_lease_is_taken_when_it_was_free_at_two_looks(
+@pytest.fixture
+def take(
     state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeper = state._writer.keeper
-    claim(state, record_of(neighbour.pid, clock))
-    standing = keeper._find()
-    state.lock_path.unlink()
-    clock.advance(seconds=1)
-    looks = iter([standing, None, standing, None, None])
-    monkeypatch.setattr(keeper, "_look", lambda: next(looks))
-    lease = keeper.acquire("update", 5, first=lambda lease: None)
-    assert list(looks) == []
-    state._writer._release(lease)
+) -> Callable[[str, float], None]:
+    """Takes the lease, at looks at which it is held (``h``) or free (``f``), and uses all of them."""
+
+    def taking(script: str, timeout: float) -> None:
+        keeper = state._writer.keeper
+        claim(state, record_of(neighbour.pid, clock))
+        held = keeper._find()
+        state.lock_path.unlink()
+        clock.advance(seconds=1)
+        looks = iter([held if look == "h" else None for look in script])
+        monkeypatch.setattr(keeper, "_look", lambda: next(looks))
+        lease = keeper.acquire("update", timeout, first=lambda lease: None)
+        assert list(looks) == []
+        state._writer._release(lease)
+
+    return taking
 
 
-def test_at_the_end_of_its_time_a_waiter_takes_what_is_free_at_one_look(
-    state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeper = state._writer.keeper
-    claim(state, record_of(neighbour.pid, clock))
-    standing = keeper._find()
-    state.lock_path.unlink()
-    clock.advance(seconds=1)
-    looks = iter([standing, None])
-    monkeypatch.setattr(keeper, "_look", lambda: next(looks))
-    lease = keeper.acquire("update", 1e-9, first=lambda lease: None)
-    assert list(looks) == []
-    state._writer._release(lease)
+def test_from_somebody_the_lease_is_taken_when_it_was_free_at_two_looks(take: Callable[[str, float], None]) -> None:
+    take("hfhff", 5)
 
 
-def test_where_nobody_was_it_is_taken_at_the_first_look(
-    state: StateRepository, clock: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeper = state._writer.keeper
-    clock.advance(seconds=1)
-    looks = iter([None])
-    monkeypatch.setattr(keeper, "_look", lambda: next(looks))
-    state._writer._release(keeper.acquire("update", 0, first=lambda lease: None))
-    assert list(looks) == []
+def test_at_the_end_of_its_time_a_waiter_takes_what_is_free_at_one_look(take: Callable[[str, float], None]) -> None:
+    take("hf", 1e-9)
+
+
+def test_where_nobody_was_it_is_taken_at_the_first_look(take: Callable[[str, float], None]) -> None:
+    take("f", 0)
 
 
 # --- the sign --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from typing import NamedTuple
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import StorageError
 from gitstate.layout import CHANGES
 from gitstate.store.pages import LATEST, NO_KEY, PAGE, IndexDamagedError, Page, Pages, Pen, open_page
@@ -133,7 +133,7 @@ def opened_index(directory: Directory) -> Iterator[Index | None]:
     """The index, for the length of the block; ``None`` without one whose end is what was written."""
     try:
         file = directory.opened(CHANGES)
-    except (NotAFileError, StorageError):
+    except StorageError:
         yield None
         return
     with file:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from itertools import islice
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import StorageError
 from gitstate.layout import HINTS
 from gitstate.store.packindex import PackDamagedError, Pieces
@@ -37,9 +37,9 @@ class Hints:
         self._pieces: Pieces | None = None
         self._planes = 0  # where they begin
         try:
-            self._pieces = Pieces(directory.opened(HINTS))
+            self._pieces = Pieces(directory.opened(HINTS), HINTS)
             self._begin(self._pieces)
-        except (NotAFileError, StorageError, PackDamagedError, OSError):
+        except (StorageError, PackDamagedError, OSError):
             self.names = []
 
     def _begin(self, pieces: Pieces) -> None:
@@ -67,7 +67,7 @@ class Hints:
     def _some(self, offset: int, size: int) -> bytes:
         try:
             return b"" if self._pieces is None else self._pieces.some(offset, size)
-        except (PackDamagedError, OSError):
+        except (StorageError, PackDamagedError):
             return b""
 
     def close(self) -> None:
