@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +57,13 @@ class Beginning:
             if state == "clone":
                 self.projection.make_artifacts(self.revisions.tree(self.revisions.head()))
             return False
-        with suppress(FileExistsError):
-            self._make_state_directory()
+        self._make_state_directory()
         return self._create()
 
     def _make_state_directory(self) -> None:
         try:
             for above in (self.base.parent, self.base):
-                if not above.is_dir():
-                    above.mkdir(0o700)
+                above.mkdir(0o700, exist_ok=True)  # another one may begin here at the same moment
         except OSError as error:
             raise StorageError(
                 f"{self.base}: {(error.strerror or str(error)).lower()}", path=str(self.base), errno=error.errno

@@ -6,6 +6,7 @@ Processes through the library and the command line, and threads. A few seeds in 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -188,6 +189,22 @@ def test_of_thirty_two_threads_no_acknowledged_operation_is_lost(project: Path, 
     assert problems == []
     judge(state, calls)
     assert state.get_loop(SHARED)["currentIteration"] == len(calls) == 32 * (16 if full else 3)
+
+
+def test_a_state_directory_that_another_one_makes_at_the_same_moment_is_as_good(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def second(path: Any, *words: Any, **more: Any) -> None:
+        if Path(path).name in (".aiwg", "ralph-external"):
+            make(path, *words, **more)
+        make(path, *words, **more)
+
+    monkeypatch.setattr(os, "mkdir", second)
+    state = StateRepository(project, actor="agent:late")
+    state.create_loop("Be there", "never", loop_id="one", pid=None)
+    assert [change.operation for change in state.log()] == ["create", "init"]
 
 
 def test_those_who_begin_a_repository_at_the_same_moment_begin_one(
