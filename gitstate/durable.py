@@ -90,8 +90,6 @@ def _begin_anew() -> None:
 os.register_at_fork(after_in_child=_begin_anew)
 
 _RENAME_EXCHANGE = 2  # renameat2(2)
-_FEW = 8  # files; a process that replaces no more ends before loading ctypes has paid
-_replaced = 0
 
 
 @cache
@@ -107,9 +105,7 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 def _exchanged(parent: int, name: str, other: int, target: str) -> bool:
     """Let two names change their files; any failure is left to the rename that follows to explain."""
-    global _replaced  # noqa: PLW0603
-    _replaced += 1
-    call = _renameat2() if _replaced > _FEW else None
+    call = _renameat2()
     return call is not None and call(parent, os.fsencode(name), other, os.fsencode(target), _RENAME_EXCHANGE) == 0
 
 
@@ -351,15 +347,19 @@ class Directory:
     def write(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
         """A file replaced as a whole; an existing one keeps its mode. With *durable* it survives a power cut from here on."""
         present = self.status(name)
-        if present is not None and stat.S_ISREG(present.st_mode):
-            mode = stat.S_IMODE(present.st_mode)
-        prepared = self.prepare(raw, mode=mode, durable=durable)
+        prepared = self.prepare(raw, mode=_mode_of(present, mode), durable=durable)
         try:
             if durable or present is None or not self.exchange(prepared, name):
                 self.move(prepared, name, durable=durable)
+                return
         except StorageError:
             self.drop(prepared)
             raise
+        self.drop(prepared)
+
+    def prepare_for(self, name: str, raw: bytes, *, durable: bool = True) -> str:
+        """As :meth:`prepare`, with the mode of the file *name*, if there is one."""
+        return self.prepare(raw, mode=_mode_of(self.status(name), 0o600), durable=durable)
 
     def write_new(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> bool:
         """A file that appears whole, if nothing has that name yet; whether it did."""
@@ -417,21 +417,16 @@ class Directory:
         self.sync(name.rpartition("/")[0])
 
     def exchange(self, name: str, target: str) -> bool:
-        """Put a file in the place of another that goes; whether the system can: if not, nothing is done.
+        """Let two files change their places; whether the system can: if not, nothing is done.
 
-        A rename over a file has ext4 write the new one out at once (``auto_da_alloc``); this leaves that to the system.
+        A rename over a file has ext4 write the new one out at once (``auto_da_alloc``), and what it replaces is gone
+        unseen; this leaves the first to the system, and the second to the caller.
         """
         try:
             with self._parent(name) as (parent, last), self._parent(target) as (other, new):
-                if not _exchanged(parent, last, other, new):
-                    return False
-                try:
-                    os.unlink(last, dir_fd=parent)
-                except OSError:  # it is in its place: what is left of the other is swept later
-                    self.is_littered = True
+                return _exchanged(parent, last, other, new)
         except OSError as error:
             raise _storage(target, error) from None
-        return True
 
     def symlink(self, points_to: str, name: str) -> None:
         """A symlink put in place as a whole."""
@@ -680,6 +675,10 @@ class _Parent:
     def __exit__(self, *_: object) -> None:
         if not self.keep:
             os.close(self.descriptor)
+
+
+def _mode_of(present: os.stat_result | None, otherwise: int) -> int:
+    return otherwise if present is None or not stat.S_ISREG(present.st_mode) else stat.S_IMODE(present.st_mode)
 
 
 def kind_of(mode: int) -> str:

@@ -244,8 +244,33 @@ class Projection:
             self.directory.make(above)
         # Anything but the head's own version is replaced for good: coming back in a power cut, after the same field was
         # changed once more, it would be taken for a fresh edit.
-        self.directory.write(path, wanted, durable=present is not None and present not in held.values())
-        return True
+        return self._replaced(path, wanted, present, durable=present is not None and present not in held.values())
+
+    def _replaced(self, path: str, wanted: bytes, present: Found, *, durable: bool) -> bool:
+        """Put *wanted* in the place of what was *present* when it was compared; whether nobody came in between.
+
+        What an exchange displaced is looked at once more, and goes back if it is something else.
+        """
+        aside = self.directory.prepare_for(path, wanted, durable=durable)
+        try:
+            if present is None:
+                return self.directory.link(aside, path)
+            if not self.directory.exchange(aside, path):  # where a system has none, what came in between is lost
+                self.directory.move(aside, path, durable=durable)
+                return True
+            displaced = self.found(aside)
+            if displaced == present:
+                if durable:
+                    self.directory.sync(path.rpartition("/")[0])
+                return True
+            self.directory.exchange(aside, path)
+            if self.found(aside) != wanted:  # while the first was put back, a second came, which stays
+                self.directory.exchange(aside, path)
+                where = f"kept in {self.quarantine(path, displaced)}" if isinstance(displaced, bytes) else "lost"
+                raise StorageError(f"{path} was replaced twice meanwhile: the first is {where}", path=path)
+            return False
+        finally:
+            self.directory.drop(aside)
 
     def make_durable(self, paths: Iterable[str]) -> None:
         """Make files durable as they stand, so that a power cut cannot bring back what was there before them."""

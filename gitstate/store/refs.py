@@ -231,6 +231,8 @@ class Refs:
                 proviso()
                 if durable or self.directory.status(path) is None or not self.directory.exchange(lock, path):
                     self.directory.move(lock, path)
+                else:
+                    self.directory.drop(lock)
             except BaseException:
                 self.directory.drop(lock)
                 raise

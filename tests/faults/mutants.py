@@ -324,14 +324,14 @@ MUTANTS = (
     ),
     Mutant(
         "an exchange counts as failed when the other file cannot be removed",
-        "durable.py",
+        "store/refs.py",
         """\
-                except OSError:  # it is in its place: what is left of the other is swept later
-                    self.is_littered = True
+                else:
+                    self.directory.drop(lock)
 """,
         """\
-                except OSError:
-                    raise
+                else:
+                    self.directory.discard(lock)
 """,
         _only(_IO, "an_io_error and update and not first"),
         r'unlinkat.*"main\.lock"',

@@ -294,7 +294,7 @@ ACKNOWLEDGED = "/acknowledged/"
 
 def _apply(patches: Iterable[str]) -> None:
     """What makes this child another than others."""
-    gitstate.durable._FEW = 0  # replace files from the first on as a process does that goes on for long
+    gitstate.durable._renameat2()  # looked up once in a process, and none of an operation's steps
     for patch in patches:
         words = patch.split("=")
         if words[0] == "without durability":
