@@ -45,7 +45,7 @@ PARTS: dict[str, list[str]] = {
     "reflog, changes": ["gitstate.store.refs:Refs.note_move", "gitstate.store.revisions:Revisions.note"],
     "projection": ["gitstate.transaction:Writer._project"],
     "index": ["gitstate.noting:Noting._with_index", "gitstate.noting:Noting._with_another_index"],
-    "answer": ["gitstate.snapshot:Snapshot.changes", "gitstate.mutations:copied"],
+    "answer": ["gitstate.snapshot:Snapshot.fresh", "gitstate.mutations:copied"],
 }
 REST = "the rest"
 SYNCS = ("fsync", "fdatasync")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Side = Callable[[int], object]
 Figures = dict[str, float]
@@ -56,6 +56,37 @@ def take_turns(
             if number >= warm:
                 times[name].append(took)
     return times
+
+
+class Turns(NamedTuple):
+    """Seconds of each side: of the ``first`` calls of its turns, right after other programs, and of those ``after``."""
+
+    first: dict[str, list[float]]
+    after: dict[str, list[float]]
+
+
+def take_long_turns(
+    sides: Mapping[str, Side], rounds: int, length: int, *, every: Mapping[str, int] | None = None
+) -> Turns:
+    """Each side makes *length* calls in a row, at least two, and then the next one does.
+
+    So each is warm when it is measured, and none has another's caches to thank, or to blame. The first call of a turn is
+    kept apart, and one round goes before those that count. The order is drawn anew each round; *every* as above.
+    """
+    names, draw = list(sides), random.Random(rounds)
+    found = Turns({name: [] for name in names}, {name: [] for name in names})
+    for number in range(rounds + 1):
+        draw.shuffle(names)
+        for name in names:
+            if number > 1 and (number - 1) % (every or {}).get(name, 1):
+                continue
+            for call in range(length):
+                began = time.perf_counter()
+                sides[name](number * length + call)
+                took = time.perf_counter() - began
+                if number:
+                    (found.after if call else found.first)[name].append(took)
+    return found
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -1,10 +1,11 @@
 """One durable mutation against its peers, in one run, on one disk: ratios, medians and p90, as a table and as JSON.
 
-    python benchmarks/mutation.py [--rounds 300] [--size 10000 1000000] [--json FILE] [--directory DIR]
+    python benchmarks/mutation.py [--rounds 60] [--turn 8] [--size 10000 1000000] [--json FILE] [--directory DIR]
 
 Every side saves the same two files, a session state of the size asked for and a registry of about 1 KB, with another
-iteration and note each time. The sides take turns, so that a slow minute of the disk is slow for all of them; ratios
-count, not milliseconds.
+iteration and note each time. The sides take turns of a few saves each, so that a slow minute of the disk is slow for all
+of them; ratios count, not milliseconds. The first save of each turn comes right after other programs, with none of
+its own in the caches of the processor: it is told apart from those that follow.
 
     gitstate   update_loop: lease, commit, projection, index, with all that gitstate promises
     plain      both files written aside, fsynced, renamed, and their directories fsynced; encoded beforehand
@@ -21,12 +22,12 @@ import os
 import re
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
-from measuring import Side, arguments, bar, print_table, ratio, report, scratch, spread, take_turns
+from measuring import Figures, Side, arguments, bar, print_table, ratio, report, scratch, spread, take_long_turns
 from workload import notes
 
 import gitstate
@@ -196,7 +197,7 @@ SIDES: dict[str, tuple[Callable[[Path, Files, int], Side], int]] = {  # each, an
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
-def measure(names: list[str], rounds: int, size: int, directory: Path | None) -> dict[str, Any]:
+def measure(names: list[str], rounds: int, turn: int, size: int, directory: Path | None) -> dict[str, Any]:
     """Times of each side and their ratios to the plain save; ``bytes`` of the two files."""
     with scratch(directory) as root:
         (root / "template").mkdir()
@@ -206,12 +207,9 @@ def measure(names: list[str], rounds: int, size: int, directory: Path | None) ->
         for name in names:
             (root / name).mkdir()
             saves[name] = SIDES[name][0](root / name, files, size)
-        turns = {name: SIDES[name][1] for name in names}
-        times = take_turns(saves, rounds, warm=max(8, rounds // 10), every=turns)
-    sides = {
-        name: {**(ratio(each, times["plain"]) if "plain" in times else {}), **spread(each)}
-        for name, each in times.items()
-    }
+        first, times = take_long_turns(saves, rounds, turn, every={name: SIDES[name][1] for name in names})
+    sides = {name: {**_to_plain(times, name), **spread(each)} for name, each in times.items()}
+    firsts = {name: {**_to_plain(first, name), **spread(each)} for name, each in first.items()}
     against = (
         {name: ratio(times[name], times["gitstate"]) for name in ("git", "dulwich") if name in times}
         if ("gitstate" in times)
@@ -221,8 +219,13 @@ def measure(names: list[str], rounds: int, size: int, directory: Path | None) ->
         "bytes": {"state": len(files.state), "registry": len(files.registry)},
         "rounds": rounds,
         "sides": sides,
+        "firsts": firsts,
         "against_gitstate": against,
     }
+
+
+def _to_plain(times: Mapping[str, list[float]], name: str) -> Figures:
+    return ratio(times[name], times["plain"]) if "plain" in times else {}
 
 
 def bars(size: int, found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -246,14 +249,15 @@ def bars(size: int, found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=300, help="of a big state a fifth")
+    parser.add_argument("--rounds", type=int, default=60, help="of a big state a fifth")
+    parser.add_argument("--turn", type=int, default=8, help="saves that a side makes in a row, the first told apart")
     parser.add_argument("--size", type=int, nargs="+", default=[10_000, 1_000_000], help="bytes of the session state")
     parser.add_argument("--only", default=",".join(SIDES), help="the sides, with commas between")
     asked = parser.parse_args()
     sizes, lines = {}, []
     for size in asked.size:
         rounds = asked.rounds if size < BIG else max(2, asked.rounds // 5)
-        found = sizes[str(size)] = measure(asked.only.split(","), rounds, size, asked.directory)
+        found = sizes[str(size)] = measure(asked.only.split(","), rounds, max(2, asked.turn), size, asked.directory)
         print(f"\na state of {found['bytes']['state']:,} bytes, {rounds} rounds")
         headings = {
             "ratio": "ratio",
@@ -266,6 +270,8 @@ def main() -> None:
             "count": "count",
         }
         print_table(found["sides"], headings)
+        print("\nthe first save of each turn")
+        print_table(found["firsts"], headings)
         lines += bars(size, found)
     report("mutation", parser, asked, lines, sizes=sizes)
 

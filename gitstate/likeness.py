@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 _FEW: Final = 1024  # bytes in which the first that differs is computed, not searched for
@@ -27,8 +27,20 @@ class Run(NamedTuple):
     size: int
 
 
-def common_runs(one: bytes, other: bytes) -> Iterator[Run]:
+_newest: tuple[bytes, bytes, Sequence[Run]] = b"", b"", ()
+
+
+def common_runs(one: bytes, other: bytes) -> Sequence[Run]:
     """What *other* has of *one*, in order. More may be there than is found: records keep the order of their lines."""
+    # A state is compared with the one before when it is encoded, and soon again when it is stored.
+    global _newest  # noqa: PLW0603
+    found = _newest
+    if found[0] is not one or found[1] is not other:
+        _newest = found = one, other, tuple(_runs(one, other))
+    return found[2]
+
+
+def _runs(one: bytes, other: bytes) -> Iterator[Run]:
     here = there = 0
     left = _AT_FIRST + _EFFORT * (len(one) + len(other))
     while there < len(other):

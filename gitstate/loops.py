@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple, cast
 
 from gitstate import requests
@@ -31,12 +33,18 @@ class Outcome(NamedTuple):
     operation: Operation
 
 
-class Done(NamedTuple):
+@dataclass(eq=False)
+class Done:
     """What a mutation led to: the snapshot that stands, the operation, and its change (``None``: nothing had to change)."""
 
     snapshot: Snapshot
     operation: Operation
-    change: Change | None
+    described: Callable[[], Change] | None = None
+
+    @cached_property
+    def change(self) -> Change | None:
+        """Told to whoever asks: most do not."""
+        return None if self.described is None else self.described()
 
     @property
     def required(self) -> Change:

@@ -60,6 +60,7 @@ class Notes:
         self.projection = projection
         self.directory = projection.directory
         self._held = held or (lambda blob: None)
+        self._newest: tuple[bytes, Note] | None = None  # whose bytes these are
 
     # --- the file ---
 
@@ -67,7 +68,12 @@ class Notes:
         """The note; ``None`` without a whole one."""
         try:
             raw = self.directory.read(layout.NOTE, _LIMIT)
-            return None if raw is None else _parsed(raw)
+            if raw is None:
+                return None
+            newest = self._newest
+            if newest is None or newest[0] != raw:
+                self._newest = newest = raw, _parsed(raw)
+            return newest[1]
         except (StorageError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -78,7 +84,8 @@ class Notes:
 
     def write(self, note: Note) -> None:
         """Remember."""
-        self.directory.jot(layout.NOTE, _encoded(note))
+        self._newest = _encoded(note), note
+        self.directory.jot(layout.NOTE, self._newest[0])
 
     # --- comparing ---
 

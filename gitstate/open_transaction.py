@@ -63,11 +63,11 @@ class Transaction(Archival):
         after = self._settled(outcome.snapshot)
         change = plan_of(before, after, outcome.operation, self._now, self.actor)
         if not change.fields and before.contents() == after.contents() and before.new_tags == after.new_tags:
-            return Done(before, outcome.operation, None)
+            return Done(before, outcome.operation)
         self._operations.append(outcome.operation)
         self._planned_changes.append(change)
         self._snapshot = outcome.snapshot
-        return Done(after, outcome.operation, change)
+        return Done(after, outcome.operation, lambda: change)
 
     def _refusal(self) -> str | None:
         """Why nothing can be changed here now: a lease belongs to one process and thread."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from gitstate import layout
 from gitstate.digest import sha1
-from gitstate.durable import Directory, NotAFileError, UnreadableError
+from gitstate.durable import Directory, Mark, NotAFileError, UnreadableError, mark_of
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
@@ -127,21 +127,29 @@ class Projection:
     # --- writing out ---
 
     def apply(
-        self, before: Tree, after: Tree, changed: Iterable[str], seen: Mapping[str, Found]
+        self,
+        before: Tree,
+        after: Tree,
+        changed: Iterable[str],
+        seen: Mapping[str, Found],
+        marks: Mapping[str, Mark] | None = None,
     ) -> tuple[list[str], set[str]]:
         """Make the files say what *after* says: moves, session states, the registry last.
 
         A file that is neither what was *seen* nor, where nothing was noted, what *before* says, was edited meanwhile
-        and stays. Nothing is raised: what failed comes back as words, with the paths that are not as they should be.
+        and stays. One that has its *marks* still is as *before* says. Nothing is raised: what failed comes back as words, with the paths that are not as they should be.
         """
         problems: list[str] = []
         unlike: set[str] = set()
+        marks = marks or {}
         paths = sorted(set(changed), key=lambda path: (path == REGISTRY, path))
         try:
             self._make_directories()
         except GitStateError as error:
             problems.append(error.message)
         for place in filter(None, map(layout.place_of, paths)):
+            if place.path in marks:  # there it is
+                continue
             try:
                 self._place_directory(after, place)
             except GitStateError as error:
@@ -152,7 +160,7 @@ class Projection:
             if path in unlike:
                 continue
             try:
-                if not self._write(path, after.read(path), before, seen):
+                if not self._write(path, after.read(path), before, seen, marks.get(path)):
                     unlike.add(path)
             except GitStateError as error:
                 problems.append(error.message)
@@ -226,9 +234,12 @@ class Projection:
         found = self.found(one)
         return isinstance(found, bytes) and found == self.found(other)
 
-    def _write(self, path: str, wanted: bytes | None, before: Tree, seen: Mapping[str, Found]) -> bool:
+    def _write(
+        self, path: str, wanted: bytes | None, before: Tree, seen: Mapping[str, Found], mark: Mark | None
+    ) -> bool:
         """Replace one file unless it was edited meanwhile; whether it is as wanted now."""
-        present = self.found(path)
+        status = None if mark is None else self.directory.status(path)
+        present = before.read(path) if status is not None and mark_of(status) == mark else self.found(path)
         if present == wanted:
             return True
         place = layout.place_of(path)  # after a move, what was at the other place may be here
@@ -255,8 +266,10 @@ class Projection:
         try:
             if present is None:
                 return self.directory.link(aside, path)
-            if not self.directory.exchange(aside, path):  # where a system has none, what came in between is lost
-                self.directory.move(aside, path, durable=durable)
+            if not self.directory.exchange(aside, path):
+                if self.found(path) != present:
+                    return False
+                self.directory.move(aside, path, durable=durable)  # and what came in between is lost
                 return True
             displaced = self.found(aside)
             if displaced == present:

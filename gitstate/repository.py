@@ -82,8 +82,8 @@ class StateRepository(Pruning):
     @property
     def last_change(self) -> Change | None:
         """What this thread's newest mutation through this object changed; ``None`` if it had nothing to change."""
-        found: Change | None = getattr(self._last, "change", None)
-        return found
+        found: Change | Done | None = getattr(self._last, "change", None)
+        return found.change if isinstance(found, Done) else found
 
     # --- mutating ---
 
@@ -110,7 +110,7 @@ class StateRepository(Pruning):
     def _mutate(self, purpose: str, apply: Apply, reason: str | None) -> Done:
         self._last.change = None
         done = self._writer.run(purpose, apply, requests.reason(reason))
-        self._last.change = done.change
+        self._last.change = done
         return done
 
     @contextmanager

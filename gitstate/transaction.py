@@ -38,6 +38,7 @@ from gitstate.note import Note
 from gitstate.noting import Noting
 from gitstate.operation import Operation, planned
 from gitstate.projection import GLIMPSE, Found, Projection, Survey
+from gitstate.results import Change
 from gitstate.settling import settle
 from gitstate.snapshot import Snapshot
 from gitstate.store.refs import BranchMovedError
@@ -156,14 +157,16 @@ class Writer:
         after = settle(outcome.snapshot, now, owner=self.actor)
         if not after.edits and not after.new_tags:
             self.revisions.recent.make_durable(before.revision or "", self._guarded)
-            return Done(before, outcome.operation, None)
+            return Done(before, outcome.operation)
         parent = self.revisions.read(before.revision or "")
         operation = self._signed(outcome.operation, lease, reason)
         revision = self._commit(lease, parent, after, operation, now, last=True)
-        change = planned(operation, time=revision.time, revision=revision.id, parent=parent.id)
-        return Done(
-            Snapshot(self.revisions.tree(revision.id)), operation, replace(change, fields=tuple(after.changes()))
-        )
+
+        def described() -> Change:
+            change = planned(operation, time=revision.time, revision=revision.id, parent=parent.id)
+            return replace(change, fields=tuple(after.changes()))
+
+        return Done(Snapshot(self.revisions.tree(revision.id)), operation, described)
 
     def _signed(self, operation: Operation, lease: Lease, reason: str | None) -> Operation:
         return operation.by(
@@ -248,7 +251,8 @@ class Writer:
         noted, lease.noted = lease.noted, None
         try:
             self.notes.drop()
-            problems, unlike = self.projection.apply(old, new, paths, seen)
+            marks = noted.marks if isinstance(noted, Note) else None
+            problems, unlike = self.projection.apply(old, new, paths, seen, marks)
             self.projection.follow_legacy(new)
             if isinstance(noted, Note) and not problems and not unlike:
                 note = self.notes.brought_on(noted, old, new, paths, lease.since)

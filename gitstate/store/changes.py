@@ -94,7 +94,7 @@ class Index:
         slots = position.slot + 1
         while number is not None:
             page = self._pages[number]
-            yield from (Position(number, slot) for slot in reversed(range(slots)) if page.key(slot) in keys)
+            yield from (Position(number, slot) for slot in reversed(range(slots)) if page.keys[slot] in keys)
             before = [self._pages.newest_with(key, page) for key in keys]
             number = max((found for found in before if found is not None), default=None)
             slots = 0 if number is None else self._pages[number].count

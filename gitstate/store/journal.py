@@ -68,7 +68,7 @@ def has_room(chain: Chain, publication: Publication) -> bool:
 
 
 def _end(chain: Chain) -> int:
-    return sum(publication.size for publication in chain)
+    return sum([publication.size for publication in chain])
 
 
 class Journal:

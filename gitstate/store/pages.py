@@ -14,11 +14,13 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 PAGE = 4096
 _MAGIC = b"GSC2"
 _HEAD = struct.Struct(">4s4sIIQB")  # magic, salt, root, number of the first commit, the newest time before, depth
 _RECORD = struct.Struct(">20sIBI")  # commit, key, and the time: its high byte with the flag, and the rest
+_ROW = struct.Struct(f"{_RECORD.format}4x")  # a record with its seal
 _CRC = _COUNT = struct.Struct(">I")
 _UNIT = struct.Struct(">II")  # a leaf: key and page; a node has two of them: what follows for each pair of bits
 _END = _COUNT.size + _CRC.size
@@ -46,13 +48,24 @@ class Page:
         if magic != _MAGIC:
             raise IndexDamagedError
 
+    @cached_property
+    def ids(self) -> list[bytes]:
+        """The commits of all records."""
+        return [row[0] for row in self._rows]
+
+    @cached_property
+    def keys(self) -> list[int]:
+        """The loops of all records."""
+        return [row[1] for row in self._rows]
+
+    @cached_property
+    def _rows(self) -> list[tuple[bytes, int, int, int]]:
+        return list(_ROW.iter_unpack(self.raw[_HEAD.size : _HEAD.size + self.count * _SIZE]))
+
     def commit(self, slot: int) -> str:
         """The commit of a record."""
-        return self._id(slot).hex()
-
-    def _id(self, slot: int) -> bytes:
         begin = _HEAD.size + slot * _SIZE
-        return self.raw[begin : begin + 20]
+        return self.raw[begin : begin + 20].hex()
 
     def key(self, slot: int) -> int:
         """The loop of a record."""
@@ -68,12 +81,11 @@ class Page:
 
     def number_at(self, slot: int) -> int:
         """The number of a record's commit."""
-        return self.first + len(set(map(self._id, range(slot + 1)))) - 1
+        return self.first + len(set(self.ids[: slot + 1])) - 1
 
     def commit_of_number(self, number: int) -> str:
         """The commit with that number, which is on this page."""
-        ids = list(dict.fromkeys(map(self._id, range(self.count))))
-        return ids[number - self.first].hex()
+        return list(dict.fromkeys(self.ids))[number - self.first].hex()
 
     def slot_of(self, commit: bytes) -> int | None:
         """The last record of a commit, if it is here."""
@@ -194,7 +206,7 @@ class Pen:
             self._head(0, 0)
         else:
             self._salt, self._count = ending.salt, ending.count
-            self._keys = {key: None for key in map(ending.key, range(ending.count)) if key != NO_KEY}
+            self._keys = dict.fromkeys(key for key in ending.keys if key != NO_KEY)
             self._depth = ending.depth
             self.time, self.commits = ending.time_at(ending.count - 1), ending.number_at(ending.count - 1) + 1
             self._crc = zlib.crc32(self._raw, self._number)
