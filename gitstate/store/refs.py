@@ -229,7 +229,7 @@ class Refs:
             self._take_lock(prepared, lock)
             try:
                 proviso()
-                if durable or self.directory.status(path) is None or not self.directory.exchange(lock, path):
+                if durable or not self.directory.exchange(lock, path):
                     self.directory.move(lock, path)
                 else:
                     self.directory.drop(lock)
