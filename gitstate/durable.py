@@ -97,9 +97,12 @@ def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     """renameat2(2), where there is one."""
     if not sys.platform.startswith("linux"):
         return None
-    import ctypes
+    try:
+        import ctypes
 
-    found: Callable[[int, bytes, int, bytes, int], int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
+        found: Callable[[int, bytes, int, bytes, int], int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
+    except (ImportError, OSError):  # a Python that was built without it
+        return None
     return found
 
 

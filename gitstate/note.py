@@ -84,8 +84,9 @@ class Notes:
 
     def write(self, note: Note) -> None:
         """Remember."""
-        self._newest = _encoded(note), note
-        self.directory.jot(layout.NOTE, self._newest[0])
+        raw = _encoded(note)
+        self._newest = raw, note
+        self.directory.jot(layout.NOTE, raw)
 
     # --- comparing ---
 

@@ -107,13 +107,16 @@ class Projection:
 
     def quarantine(self, path: str, found: Found) -> str:
         """Keep damaged bytes, durably, before they are replaced; where they are now."""
-        name = f"{layout.QUARANTINE}/{path.replace('/', '_')}-{os.urandom(4).hex()}"
-        self.directory.make(layout.QUARANTINE, durable=True)
+        name = self._name_in_quarantine(path)
         if isinstance(found, bytes):
             self.directory.write(name, found)
         else:
             self.directory.move(self._obstacle(path), name, durable=True)
         return name
+
+    def _name_in_quarantine(self, path: str) -> str:
+        self.directory.make(layout.QUARANTINE, durable=True)
+        return f"{layout.QUARANTINE}/{path.replace('/', '_')}-{os.urandom(4).hex()}"
 
     def _obstacle(self, path: str) -> str:
         """The highest component of *path* that is not a real directory."""
@@ -148,8 +151,6 @@ class Projection:
         except GitStateError as error:
             problems.append(error.message)
         for place in filter(None, map(layout.place_of, paths)):
-            if place.path in marks:  # there it is
-                continue
             try:
                 self._place_directory(after, place)
             except GitStateError as error:
@@ -271,19 +272,27 @@ class Projection:
                     return False
                 self.directory.move(aside, path, durable=durable)  # and what came in between is lost
                 return True
-            displaced = self.found(aside)
-            if displaced == present:
-                if durable:
-                    self.directory.sync(path.rpartition("/")[0])
-                return True
-            self.directory.exchange(aside, path)
-            if self.found(aside) != wanted:  # while the first was put back, a second came, which stays
-                self.directory.exchange(aside, path)
-                where = f"kept in {self.quarantine(path, displaced)}" if isinstance(displaced, bytes) else "lost"
-                raise StorageError(f"{path} was replaced twice meanwhile: the first is {where}", path=path)
-            return False
+            try:
+                is_as_compared = self.found(aside) == present
+            except BaseException:
+                self._put_back(aside, path, wanted)
+                raise
+            if not is_as_compared:
+                self._put_back(aside, path, wanted)
+            elif durable:
+                self.directory.sync(path.rpartition("/")[0])
+            return is_as_compared
         finally:
             self.directory.drop(aside)
+
+    def _put_back(self, aside: str, path: str, wanted: bytes) -> None:
+        """Undo an exchange by which *wanted* came to *path*."""
+        self.directory.exchange(aside, path)
+        if self.found(aside) != wanted:  # meanwhile a second one came, which stays
+            self.directory.exchange(aside, path)
+            kept = self._name_in_quarantine(path)
+            self.directory.move(aside, kept, durable=True)
+            raise StorageError(f"{path} was replaced twice meanwhile: one is kept in {kept}", path=path)
 
     def make_durable(self, paths: Iterable[str]) -> None:
         """Make files durable as they stand, so that a power cut cannot bring back what was there before them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from gitstate import layout
 from gitstate.encoding import Json, Record, fresh, parse
@@ -69,6 +69,14 @@ class Overlay:
 
     def tags(self, loop_id: str) -> Sequence[str]:
         return self._snapshot.tree.tags(loop_id)
+
+
+class Compared(NamedTuple):
+    """A record before and after, of a loop or, without one, of the registry."""
+
+    loop_id: str | None
+    before: Record | None
+    after: Record | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -257,8 +265,12 @@ class Snapshot:
 
     def changes(self) -> list[FieldChange]:
         """The fields in which this differs from the revision below."""
+        return changes_of(self.compared())
+
+    def compared(self) -> list[Compared]:
+        """The records that tell :meth:`changes`, read now."""
         touched = dict.fromkeys(place.loop_id for place in map(layout.place_of, self.edits) if place is not None)
-        return difference_between(Snapshot(self.tree), self, touched, registry=REGISTRY in self.edits)
+        return _compared(Snapshot(self.tree), self, touched, registry=REGISTRY in self.edits)
 
     def state_or_none(self, loop_id: str) -> Record | None:
         """The session state of a loop wherever it lies; ``None`` without one, or with a damaged one."""
@@ -273,16 +285,23 @@ def difference_between(
     before: Snapshot, after: Snapshot, loop_ids: Iterable[str] | None = None, *, registry: bool = True
 ) -> list[FieldChange]:
     """The fields in which two snapshots differ: of the given loops, or of all; then what only the registry knows."""
-    both = (before, after)
     names = loop_ids
     if names is None:
-        names = dict.fromkeys(i for snapshot in both for area in (LOOPS, ARCHIVE) for i in snapshot.loops(area))
-    found: list[FieldChange] = []
-    for loop_id in names:
-        found += difference(before.state_or_none(loop_id), after.state_or_none(loop_id), loop_id=loop_id)
+        names = dict.fromkeys(i for each in (before, after) for area in (LOOPS, ARCHIVE) for i in each.loops(area))
+    return changes_of(_compared(before, after, names, registry=registry))
+
+
+def _compared(before: Snapshot, after: Snapshot, loop_ids: Iterable[str], *, registry: bool) -> list[Compared]:
+    found = [Compared(loop_id, before.state_or_none(loop_id), after.state_or_none(loop_id)) for loop_id in loop_ids]
     if registry:
-        found += difference(_by_id(before), _by_id(after))
-    return [_detached(change) for change in found]
+        found.append(Compared(None, _by_id(before), _by_id(after)))
+    return found
+
+
+def changes_of(pairs: Iterable[Compared]) -> list[FieldChange]:
+    """The fields in which records differ from what they were."""
+    found = [difference(pair.before, pair.after, loop_id=pair.loop_id) for pair in pairs]
+    return [_detached(change) for changes in found for change in changes]
 
 
 def _detached(change: FieldChange) -> FieldChange:

@@ -40,7 +40,7 @@ from gitstate.operation import Operation, planned
 from gitstate.projection import GLIMPSE, Found, Projection, Survey
 from gitstate.results import Change
 from gitstate.settling import settle
-from gitstate.snapshot import Snapshot
+from gitstate.snapshot import Snapshot, changes_of
 from gitstate.store.refs import BranchMovedError
 from gitstate.store.revisions import Revision, Revisions, author_of
 from gitstate.upkeep import Upkeep
@@ -160,11 +160,12 @@ class Writer:
             return Done(before, outcome.operation)
         parent = self.revisions.read(before.revision or "")
         operation = self._signed(outcome.operation, lease, reason)
+        compared = after.compared()  # later there might be nothing left to read them from
         revision = self._commit(lease, parent, after, operation, now, last=True)
 
         def described() -> Change:
             change = planned(operation, time=revision.time, revision=revision.id, parent=parent.id)
-            return replace(change, fields=tuple(after.changes()))
+            return replace(change, fields=tuple(changes_of(compared)))
 
         return Done(Snapshot(self.revisions.tree(revision.id)), operation, described)
 

@@ -29,6 +29,7 @@ from gitstate import (
     UnknownStatusWarning,
     mutations,
     process,
+    records,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -263,6 +264,17 @@ def test_an_id_is_drawn_from_the_objective(state: State) -> None:
     assert made["loopId"].startswith("ralph-fix-the-build-")
     assert state.last_change is not None
     assert state.last_change.loop_id == made["loopId"]
+
+
+def test_what_changed_is_told_when_nothing_is_left_to_read_it_from(state: State) -> None:
+    state.create_loop("Fix the tests", "done", loop_id="one")
+    state.update_loop("one", {"status": "paused"})
+    state.base_dir.rename(state.base_dir.with_name("elsewhere"))
+    for cache in (state._revisions.objects._cache, state._revisions.objects._parsed, records._KNOWN):
+        cache.clear()
+    assert state.last_change is not None
+    assert [change.path for change in state.last_change.fields] == ["/status"]
+    state.base_dir.with_name("elsewhere").rename(state.base_dir)
 
 
 def test_an_id_is_drawn_again_when_it_is_taken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from original import Original
 
 import gitstate
 from gitstate import RefusedError, StateRepository
+from gitstate.durable import Directory
 
 DEAD = 2**31 - 1  # above any pid_max
 
@@ -851,3 +852,28 @@ def test_git_reads_history_while_it_is_written(state: StateRepository) -> None:
     finally:
         over.set()
         writer.join()
+
+
+def test_who_is_killed_with_the_lock_of_the_branch_after_a_commit_by_hand_locks_nobody_out(project: Path) -> None:
+    """The branch has moved, and its lock is still there; the commit below is not gitstate's."""
+    state = StateRepository(project, actor="user:alice")
+    state.create_loop("One", "it is done", loop_id="one", pid=None)
+    (state.base_dir / "NOTES.md").write_text("By hand.\n")
+    git(state.base_dir, "add", "-f", "NOTES.md")
+    git(state.base_dir, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "Take notes")
+    child = os.fork()
+    if not child:
+        drop = Directory.drop
+
+        def killed(self: Directory, name: str) -> None:
+            if name.endswith("main.lock"):
+                os._exit(9)
+            drop(self, name)
+
+        Directory.drop = killed  # type: ignore[method-assign]
+        StateRepository(project, actor="agent:killed").update_loop("one", {"status": "paused"})
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert (state.base_dir / ".git/refs/heads/main.lock").exists()
+    state.update_loop("one", {"note": "it goes on"})
+    assert (state.get_loop("one")["status"], state.get_loop("one")["note"]) == ("paused", "it goes on")

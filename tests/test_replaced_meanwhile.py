@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from clocks import FakeClock
 from original import stringify
 
-from gitstate import DamageWarning, StateRepository
-from gitstate.durable import Directory
+from gitstate import DamageWarning, StateRepository, durable
+from gitstate.durable import Directory, UnreadableError
+from gitstate.projection import Projection
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -75,12 +78,51 @@ def test_of_two_that_come_while_the_first_is_put_back_the_second_stays_and_the_f
         first.append(path.read_bytes())
 
     before(monkeypatch, "exchange", ONE, come, lambda: replace(path, other="second"))
-    with pytest.warns(DamageWarning, match="replaced twice meanwhile: the first is kept in .git/gitstate/quarantine/"):
+    with pytest.warns(DamageWarning, match="replaced twice meanwhile: one is kept in .git/gitstate/quarantine/"):
         state.update_loop("one", {"status": "paused"})
     state.init()
     loop = state.get_loop("one")
     assert (loop["status"], loop["other"], "note" in loop) == ("paused", "second", False)
     assert quarantined(state) == first
+
+
+def test_what_cannot_be_looked_at_once_more_goes_back_as_well(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Projection.found
+
+    def refuse_once(self: Projection, path: str) -> object:
+        monkeypatch.setattr(Projection, "found", found)
+        raise UnreadableError(f"{path}: too many open files", path=path, errno=errno.EMFILE)
+
+    def come() -> None:
+        replace(state.base_dir / ONE, note="theirs")
+        monkeypatch.setattr(Projection, "found", refuse_once)
+
+    before(monkeypatch, "exchange", ONE, come)
+    with pytest.warns(DamageWarning, match="its files are not all written"):
+        state.update_loop("one", {"status": "paused"})
+    state.init()
+    assert (state.get_loop("one")["status"], state.get_loop("one")["note"]) == ("paused", "theirs")
+
+
+@pytest.mark.parametrize("reason", ["the system has no exchange", "this Python was built without ctypes"])
+def test_where_files_cannot_be_exchanged_they_are_renamed(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    if "Python" in reason:
+        durable._renameat2.cache_clear()
+        monkeypatch.setitem(sys.modules, "ctypes", None)
+    else:
+        monkeypatch.setattr(durable, "_renameat2", lambda: None)
+    try:
+        before(monkeypatch, "exchange", ONE, lambda: replace(state.base_dir / ONE, note="theirs"))
+        state.update_loop("one", {"status": "paused"})
+        state.update_loop("one", {"status": "running"})
+    finally:
+        monkeypatch.undo()
+        durable._renameat2.cache_clear()
+    assert (state.get_loop("one")["status"], state.get_loop("one")["note"]) == ("running", "theirs")
 
 
 def test_a_file_that_appears_where_there_was_none_is_not_overwritten(

@@ -229,7 +229,8 @@ class Refs:
             self._take_lock(prepared, lock)
             try:
                 proviso()
-                if durable or not self.directory.exchange(lock, path):
+                # Of the two names of the new file the prepared one is exchanged: the lock goes on saying whose it is.
+                if durable or not self.directory.exchange(prepared, path):
                     self.directory.move(lock, path)
                 else:
                     self.directory.drop(lock)
