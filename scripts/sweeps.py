@@ -72,7 +72,7 @@ SWEEPS = (
     Sweep("random records, messages and lease records", ("tests/test_fuzz.py",)),
 )  # fmt: skip
 
-_FIGURE = re.compile(r"^(?P<what>[^:\n]*): (?P<cases>\d+)\b(?! of ).*?, (?P<wrong>\d+) wrong", re.MULTILINE)
+_FIGURE = re.compile(r"^(?P<what>[^:\n]*): (?P<cases>\d+)\b(?! of \d+,).*?, (?P<wrong>\d+) wrong", re.MULTILINE)
 _SUMMARY = re.compile(r"^(?=.*\b\d+ (?:passed|failed))(?P<words>.*) in (?P<seconds>[\d.]+)s", re.MULTILINE)
 
 
