@@ -16,7 +16,7 @@ from dulwich.pack import apply_delta
 
 from gitstate.durable import UnreadableError
 from gitstate.likeness import common_runs
-from gitstate.store.objects import KINDS, NUMBERS, Stored
+from gitstate.store.objects import KINDS, NUMBERS, Stored, deflated
 from gitstate.store.packindex import index_pieces
 from gitstate.store.packs import HEADER_SIZE, pack_header
 
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 def whole(object_id: str, stored: Stored) -> Entry:
     """The entry that holds all of an object."""
-    return Entry(object_id, _header(NUMBERS[stored.kind], len(stored.raw)) + _deflated(stored.raw))
+    return Entry(object_id, _header(NUMBERS[stored.kind], len(stored.raw)) + deflated(stored.raw))
 
 
 def relative(object_id: str, raw: bytes, base_id: str, base: bytes) -> Entry | None:
@@ -44,14 +44,7 @@ def relative(object_id: str, raw: bytes, base_id: str, base: bytes) -> Entry | N
     delta = difference(base, raw)
     if 4 * len(delta) > 3 * len(raw):
         return None
-    return Entry(object_id, _header(_RELATIVE, len(delta)) + bytes.fromhex(base_id) + _deflated(delta))
-
-
-def _deflated(raw: bytes) -> bytes:
-    # Most of what is stored is small, and making the tables for a window of 32 KB takes ten times as long as filling them.
-    window, memory = (12, 4) if len(raw) <= 1 << 12 else (15, 8)
-    deflating = zlib.compressobj(1, zlib.DEFLATED, window, memory)
-    return deflating.compress(raw) + deflating.flush()
+    return Entry(object_id, _header(_RELATIVE, len(delta)) + bytes.fromhex(base_id) + deflated(delta))
 
 
 def base_of(raw: bytes) -> str | None:

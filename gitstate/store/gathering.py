@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Iterator
 
 from gitstate.durable import Directory
+from gitstate.store.entries import Entry, Packed, whole
 from gitstate.store.joining import place
-from gitstate.store.objects import NUMBERS, ObjectDamagedError, Objects, Stored
-from gitstate.store.packindex import Listed, index_of
-from gitstate.store.packs import HEADER_SIZE, pack_header
+from gitstate.store.objects import ObjectDamagedError, Objects
 
 _MOST = 8192  # objects in one pack
 _LARGEST = 8 * 1024 * 1024  # bytes of entries that are in memory at once
@@ -24,7 +21,7 @@ def gathered(objects: Objects) -> Iterator[tuple[str, list[str]]]:
     Raises:
         StorageError: the file system refused; all loose objects are still there.
     """
-    entries: list[tuple[str, bytes]] = []
+    entries: list[Entry] = []
     size = 0
     for object_id in objects.loose_ids():
         try:
@@ -33,40 +30,21 @@ def gathered(objects: Objects) -> Iterator[tuple[str, list[str]]]:
             continue
         if stored is None:  # gone meanwhile
             continue
-        entries.append((object_id, entry_of(stored)))
-        size += len(entries[-1][1])
+        entries.append(whole(object_id, stored))
+        size += len(entries[-1].raw)
         if len(entries) == _MOST or size >= _LARGEST:
-            yield _written(objects.directory, entries), [name for name, _ in entries]
+            yield _written(objects.directory, entries), [entry.id for entry in entries]
             entries, size = [], 0
     if entries:
-        yield _written(objects.directory, entries), [name for name, _ in entries]
+        yield _written(objects.directory, entries), [entry.id for entry in entries]
 
 
-def entry_of(stored: Stored) -> bytes:
-    """An object as a whole entry of a pack."""
-    size = len(stored.raw)
-    head = bytearray([NUMBERS[stored.kind] << 4 | size & 15])
-    size >>= 4
-    while size:
-        head[-1] |= 128
-        head.append(size & 127)
-        size >>= 7
-    return bytes(head) + zlib.compress(stored.raw, 1)
-
-
-def _written(directory: Directory, entries: list[tuple[str, bytes]]) -> str:
-    listed: list[Listed] = []
-    pieces, position = [pack_header(len(entries))], HEADER_SIZE
-    for object_id, raw in entries:
-        listed.append((bytes.fromhex(object_id), position, zlib.crc32(raw)))
-        pieces.append(raw)
-        position += len(raw)
-    body = b"".join(pieces)
-    checksum = hashlib.sha1(body, usedforsecurity=False).digest()
+def _written(directory: Directory, entries: list[Entry]) -> str:
+    pack, index = Packed().with_entries(entries).as_files()
     prepared: list[str] = []
     try:
-        prepared.append(directory.prepare(body + checksum, mode=0o444))
-        prepared.append(directory.prepare(index_of(listed, checksum), mode=0o444))
+        prepared.append(directory.prepare(pack, mode=0o444))
+        prepared.append(directory.prepare(index, mode=0o444))
         return place(directory, *prepared)
     finally:
         for name in prepared:
