@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,6 @@ State = StateRepository
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def state(project: Path, clock: FakeClock) -> Iterator[State]:
-    with StateRepository(project, actor="user:alice", clock=clock) as repository:
-        yield repository
 
 
 @pytest.fixture

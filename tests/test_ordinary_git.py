@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,12 +32,6 @@ Unpack = Callable[[str], Path]
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def state(project: Path, clock: FakeClock) -> Iterator[State]:
-    with StateRepository(project, actor="user:alice", clock=clock) as repository:
-        yield repository
 
 
 def begin(state: State) -> None:
