@@ -264,12 +264,7 @@ MUTANTS = (
         "verdicts.py",
         "return past.may_hold(found) and any(version == found for version in past)",
         "return False",
-        (
-            "tests/test_outside_edits.py",
-            "tests/test_ordinary_git.py",
-            "-k",
-            "rolled_forward",
-        ),
+        _only("tests/outside_edits", "rolled_forward"),
     ),
     Mutant(
         "a directory made by half is never completed",
