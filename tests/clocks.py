@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
@@ -35,3 +36,28 @@ class FakeClock:
     def set(self, moment: datetime) -> None:
         """Step the wall clock, either way; ``monotonic`` does not notice."""
         self.moment = moment
+
+
+class Script(FakeClock):
+    """A clock during whose sleeps things happen, each at its moment: seconds after the script was made."""
+
+    def __init__(self, **facts: datetime) -> None:
+        super().__init__(**facts)
+        self.began = self.uptime
+        self.plan: list[tuple[float, Callable[[], object]]] = []
+
+    def at(self, seconds: float, happens: Callable[[], object]) -> None:
+        self.plan.append((self.began + seconds, happens))
+        self.plan.sort(key=lambda item: item[0])
+
+    def sleep(self, seconds: float) -> None:
+        until = self.uptime + seconds
+        while self.plan and self.plan[0][0] <= until:
+            moment, happens = self.plan.pop(0)
+            self.advance(seconds=max(0.0, moment - self.uptime))
+            happens()
+        self.advance(seconds=max(0.0, until - self.uptime))
+
+    @property
+    def elapsed(self) -> float:
+        return self.uptime - self.began

@@ -18,6 +18,7 @@ import gitstate.process
 import gitstate.records
 import gitstate.store.revisions
 import gitstate.transaction
+from gitstate.clock import Clock, SystemClock
 from gitstate.records import valid_record
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -105,9 +106,15 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def state(project: Path) -> Iterator[gitstate.StateRepository]:
+def clock() -> Clock:
+    """The machine's; a file whose tests own the time has another."""
+    return SystemClock()
+
+
+@pytest.fixture
+def state(project: Path, clock: Clock) -> Iterator[gitstate.StateRepository]:
     """The state of an empty project, opened by an actor called alice."""
-    with gitstate.open(project, actor="user:alice") as repository:
+    with gitstate.StateRepository(project, actor="user:alice", clock=clock) as repository:
         yield repository
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from clocks import FakeClock
 from conftest import git
+from edits import path_of
 from listings import listing
 from original import Original
 from templates import copy, loosen, template
@@ -49,10 +50,6 @@ def state(built: Path, tmp_path: Path) -> Iterator[State]:
     repository, _ = copy(built, tmp_path / "project")
     with repository:
         yield repository
-
-
-def path_of(state: State, loop_id: str = "one") -> Path:
-    return state.loops_dir / loop_id / "session-state.json"
 
 
 def inside(state: State, name: str) -> Path:

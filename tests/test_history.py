@@ -42,12 +42,6 @@ def clock() -> FakeClock:
     return FakeClock(NOON)
 
 
-@pytest.fixture
-def state(project: Path, clock: FakeClock) -> Iterator[State]:
-    with StateRepository(project, actor="user:alice", clock=clock) as repository:
-        yield repository
-
-
 @pytest.fixture(scope="module")
 def told_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six changes an hour apart, from noon: init, create one, create two, update one, update two, archive one."""

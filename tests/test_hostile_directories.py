@@ -2,7 +2,7 @@
 
 A symlink or a second hard link stands in every place, from the beginning or swapped in during an operation; and a
 repository is made to point elsewhere in every way that git knows. What users do to a repository is another matter
-(``test_ordinary_git.py``).
+(``ordinary_git/``).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from clocks import FakeClock
 from listings import contents, listing
+from one_loop import commits
 
 import gitstate
 from gitstate import (
@@ -43,10 +44,6 @@ def state(project: Path, clock: FakeClock) -> Iterator[State]:
         repository.create_loop("First", "done", loop_id="one", pid=None, tags=["t"], owner="team:docs")
         repository.create_loop("Second", "done", loop_id="two", pid=None)
         yield repository
-
-
-def commits(state: State) -> int:
-    return len(list(state.log()))
 
 
 def note(state: State, loop_id: str = "one") -> object:

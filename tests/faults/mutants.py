@@ -264,12 +264,7 @@ MUTANTS = (
         "verdicts.py",
         "return past.may_hold(found) and any(version == found for version in past)",
         "return False",
-        (
-            "tests/test_outside_edits.py",
-            "tests/test_ordinary_git.py",
-            "-k",
-            "rolled_forward",
-        ),
+        _only("tests/outside_edits", "rolled_forward"),
     ),
     Mutant(
         "a directory made by half is never completed",
@@ -389,7 +384,7 @@ MUTANTS = (
         "lease.py",
         'found == (lease.nonce, lease.pid, lease.process["startTime"])',
         'found[1:] == (lease.pid, lease.process["startTime"])',
-        ("tests/test_lease.py", "tests/test_fencing.py"),
+        ("tests/lease", "tests/test_fencing.py"),
     ),
     Mutant(
         "a lease is not looked at again before publishing",
@@ -399,14 +394,14 @@ MUTANTS = (
                 recent.publish(""",
         """\
                 recent.publish(""",
-        ("tests/test_lease.py", "tests/test_fencing.py"),
+        ("tests/lease", "tests/test_fencing.py"),
     ),
     Mutant(
         "generations begin anew",
         "lease.py",
         "1 + max(self.newest_generation(), self._mark())",
         "1",
-        ("tests/test_lease.py",),
+        ("tests/lease/test_record.py",),
     ),
     Mutant(
         "a writer who has swept never sweeps again",
@@ -420,7 +415,7 @@ MUTANTS = (
         "lease.py",
         "is_free = before is None or now",
         "is_free = True or now",
-        _only("tests/test_lease.py", "two_looks"),
+        _only("tests/lease/test_waiting.py", "two_looks"),
     ),
     Mutant(
         "what the disk cannot read counts as damaged",
