@@ -33,7 +33,7 @@ def named(path: Path) -> str:
 
 def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / name), *words], capture_output=True, text=True, timeout=120
+        [sys.executable, str(ROOT / "scripts" / name), *words], capture_output=True, text=True, timeout=400
     )
 
 
