@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 from gitstate import layout
 from gitstate.audit import Progress
-from gitstate.durable import Directory, size_of
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError, DamageWarning, logged, warn
 from gitstate.guard import BRIEFLY
+from gitstate.marks import size_of
 from gitstate.reports import GarbageReport
 from gitstate.store import inspection
 from gitstate.store.consolidation import gather, hint, joinable, remove_spent, weight_of

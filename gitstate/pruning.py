@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gitstate import archives, history, requests
-from gitstate.durable import size_of
 from gitstate.errors import DamageWarning, warn
 from gitstate.history import Archiving
 from gitstate.layout import ARCHIVE, STATE_FILE, Place
+from gitstate.marks import size_of
 from gitstate.open_transaction import plan_of
 from gitstate.operation import Operation, planned
 from gitstate.questions import Questions

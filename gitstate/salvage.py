@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gitstate import layout
-from gitstate.durable import kind_of
 from gitstate.errors import CorruptStateError
+from gitstate.marks import kind_of
 from gitstate.results import Finding
 from gitstate.store import creation, inspection
 from gitstate.store.consolidation import is_spent

@@ -17,7 +17,8 @@ from original import stringify
 from templates import copy, template
 
 from gitstate import DamageWarning, StateRepository, StorageError
-from gitstate.durable import LARGEST, Directory, UnreadableError
+from gitstate.durable import LARGEST, Directory
+from gitstate.medium import UnreadableError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 

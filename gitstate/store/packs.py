@@ -15,8 +15,9 @@ from dulwich.objects import RawObjectID
 from dulwich.pack import OFS_DELTA, REF_DELTA, Pack, PackData, apply_delta, load_pack_index_file, write_pack_index
 from dulwich.pack import PackIndex as AnyIndex
 
-from gitstate.durable import Directory, NotAFileError, UnreadableError
+from gitstate.durable import Directory
 from gitstate.errors import StorageError
+from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.store.hints import Hints
 from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 

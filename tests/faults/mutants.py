@@ -37,7 +37,7 @@ MUTANTS = (
     Mutant(
         "the journal is not synced",
         "durable.py",
-        "            datasync(descriptor)\n",
+        "            medium.datasync(descriptor)\n",
         "",
         _only(_CUT, "during_an_operation and update and not first"),
         r"unsynced bytes",
@@ -102,7 +102,7 @@ MUTANTS = (
         "durable.py",
         """\
                     if durable:
-                        fsync(descriptor)
+                        medium.fsync(descriptor)
                 except OSError:""",
         """\
                 except OSError:""",
@@ -419,8 +419,8 @@ MUTANTS = (
     ),
     Mutant(
         "what the disk cannot read counts as damaged",
-        "durable.py",
-        "    if error.errno in _OF_THE_FILE:\n",
+        "medium.py",
+        "    if error.errno in OF_THE_FILE:\n",
         "    if True:\n",
         ("tests/test_unreadable.py",),
     ),
