@@ -25,7 +25,7 @@ FLOORS: list[list[str]] = [
     [
         "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.hints", "store.packs", "store.objects", "store.entries",
         "store.predecessors", "store.joining", "store.consolidation", "store.gathering", "store.refs", "store.tags", "store.journal", "store.recent",
-        "store.pages", "store.changes", "store.trees", "store.revisions", "store.naming", "store.replay",
+        "store.pages", "store.changes", "store.trees", "store.revisions", "store.naming", "store.replay", "store.salvaging",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",
     ],
     ["beginning", "reconcile", "upkeep", "publishing", "reconciling", "transaction"],
