@@ -33,7 +33,7 @@ PARTS: dict[str, list[str]] = {
         "gitstate.lease:LeaseKeeper.release",
         "gitstate.guard:Guard.hold",
     ],
-    "reconcile": ["gitstate.transaction:Writer.prepare", "gitstate.transaction:Writer._reconciled"],
+    "reconcile": ["gitstate.transaction:Writer.prepare", "gitstate.reconciling:Reconciling.reconciled"],
     "apply": ["gitstate.transaction:settle", "gitstate.transaction:Writer.run(apply)"],
     "encode": ["gitstate.snapshot:Snapshot.contents"],
     "objects": [
@@ -43,7 +43,7 @@ PARTS: dict[str, list[str]] = {
     "branch": ["gitstate.store.refs:Refs.advance"],
     "journal": ["gitstate.store.recent:Recent.publish"],
     "reflog, changes": ["gitstate.store.refs:Refs.note_move", "gitstate.store.revisions:Revisions.note"],
-    "projection": ["gitstate.transaction:Writer._project"],
+    "projection": ["gitstate.publishing:Publishing.project"],
     "index": ["gitstate.noting:Noting._with_index", "gitstate.noting:Noting._with_another_index"],
     "answer": ["gitstate.snapshot:Snapshot.fresh", "gitstate.mutations:copied"],
 }

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from gitstate import layout
-from gitstate.durable import Directory, UnreadableError, kind_of
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError
+from gitstate.marks import kind_of
+from gitstate.medium import UnreadableError
 from gitstate.results import Finding
 from gitstate.store import inspection
 from gitstate.store.consolidation import is_spent

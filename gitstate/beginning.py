@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gitstate import layout, process
 from gitstate.clock import Clock
-from gitstate.durable import Directory, sync_directory
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError, RefusedError, StorageError
+from gitstate.medium import sync_directory
 from gitstate.operation import Operation
 from gitstate.projection import Projection
 from gitstate.settling import settle

@@ -12,11 +12,11 @@ from datetime import datetime
 
 from gitstate import layout, process, reconcile
 from gitstate.audit import Audit, Progress
-from gitstate.durable import UnreadableError
 from gitstate.encoding import Record
 from gitstate.errors import CorruptStateError
 from gitstate.fields import entries_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
+from gitstate.medium import UnreadableError
 from gitstate.projection import GLIMPSE, Projection
 from gitstate.records import valid_record
 from gitstate.registry import derived_fields

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
 from gitstate import process
-from gitstate.durable import Directory, NotAFileError, UnreadableError
+from gitstate.durable import Directory
 from gitstate.encoding import Record, decode
 from gitstate.errors import InvalidRecordError
+from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo, Liveness
 

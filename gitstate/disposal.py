@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gitstate import layout, process
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.encoding import decode, encode
 from gitstate.errors import StorageError
 from gitstate.layout import ARCHIVE, STATE_FILE, Place
+from gitstate.medium import NotAFileError
 from gitstate.snapshot import Tree
 
 _FOR_GOOD = (errno.EACCES, errno.EPERM, errno.EXDEV, errno.EBUSY)  # trying again leads nowhere

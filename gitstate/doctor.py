@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from gitstate import layout
 from gitstate.audit import Progress
 from gitstate.clock import Clock
-from gitstate.durable import Directory, size_of
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError, GitStateError, RefusedError, StorageError
 from gitstate.guard import Guard
+from gitstate.marks import size_of
 from gitstate.results import Finding, LeaseInfo, Liveness
 from gitstate.store import surroundings
 from gitstate.store.revisions import Revisions

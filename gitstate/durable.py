@@ -8,73 +8,26 @@ swapped in meanwhile. Every ``OSError`` leaves here as a ``StorageError``.
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import os
 import stat
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
+from gitstate import medium
 from gitstate.errors import StorageError
+from gitstate.marks import kind_of
+from gitstate.medium import NotAFileError, not_read, readable, storage_error
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# On macOS fsync(2) does not reach the medium; this does.
-_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-
 LARGEST = 512 * 1024 * 1024
 _KEPT = 64  # directories that are kept open at once; a process may have no more than 256 files open
-
-
-Mark = tuple[int, int, int, int, int]
-
-
-def mark_of(found: os.stat_result) -> Mark:
-    """Device, inode, size and both times of a file: while they stay, so does the file, if it lay still for a while."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-class NotAFileError(StorageError):
-    """Something else (a directory, a symlink, a FIFO) lies where a regular file is wanted, or it may not be read."""
-
-
-class UnreadableError(StorageError):
-    """The disk, or a limit of this process, kept a file from being read.
-
-    What is in it is not known, so nothing may be decided by it: it is no damage, and nothing is missing.
-    """
-
-
-# What says something of the file itself. Anything else (EIO, EMFILE, ENOMEM, ESTALE …) says nothing of it.
-_OF_THE_FILE = {
-    errno.EACCES, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV, errno.ENOENT, errno.ENOTDIR,
-    errno.ENXIO, errno.EPERM,
-}  # fmt: skip
-
-
-def fsync(descriptor: int) -> None:
-    """Make what *descriptor* names reach the medium."""
-    if _FULL_SYNC is not None:
-        with suppress(OSError):  # not every file system has it; fsync is what is left
-            fcntl.fcntl(descriptor, _FULL_SYNC)
-            return
-    os.fsync(descriptor)
-
-
-def datasync(descriptor: int) -> None:
-    """As :func:`fsync`, for a file that neither grew nor got another name."""
-    if _FULL_SYNC is not None:
-        fsync(descriptor)
-        return
-    os.fdatasync(descriptor)
-
 
 # What tells the names that this process gives from those of another that has, or had, its pid.
 _run = os.urandom(6).hex()
@@ -88,44 +41,6 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_anew)
-
-_RENAME_EXCHANGE = 2  # renameat2(2)
-
-
-@cache
-def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
-    """renameat2(2), where there is one."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        import ctypes
-
-        found: Callable[[int, bytes, int, bytes, int], int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
-    except (ImportError, OSError):  # a Python that was built without it
-        return None
-    return found
-
-
-def _exchanged(parent: int, name: str, other: int, target: str) -> bool:
-    """Let two names change their files; any failure is left to the rename that follows to explain."""
-    call = _renameat2()
-    return call is not None and call(parent, os.fsencode(name), other, os.fsencode(target), _RENAME_EXCHANGE) == 0
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory durable, wherever it lies.
-
-    Raises:
-        StorageError: it cannot be opened, or the sync fails.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _storage(str(path), error) from None
 
 
 class _Local(threading.local):
@@ -162,7 +77,7 @@ class Directory:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
-            raise _not_read(name, error) from None
+            raise not_read(name, error) from None
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
@@ -177,7 +92,7 @@ class Directory:
                 raw = b"".join(chunks)
             return raw, found
         except OSError as error:
-            raise _not_read(name, error) from None
+            raise not_read(name, error) from None
         finally:
             os.close(descriptor)
 
@@ -197,7 +112,7 @@ class Directory:
         try:
             descriptor = self._descriptor(name, _READ)
         except OSError as error:
-            raise _not_read(name, error) from None
+            raise not_read(name, error) from None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
@@ -232,7 +147,7 @@ class Directory:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     def statuses(self, above: str, names: Iterable[str]) -> list[os.stat_result | None]:
         """As :meth:`status` for *names* below a directory, at one go. They are not reached step by step: a symlink on the
@@ -247,7 +162,7 @@ class Directory:
                     except OSError:
                         found.append(None)
         except OSError as error:
-            raise _storage(above, error) from None
+            raise storage_error(above, error) from None
         return found
 
     def is_directory(self, name: str) -> bool:
@@ -263,7 +178,7 @@ class Directory:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return []
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     def link_target(self, name: str) -> str | None:
         """Where a symlink points, ``None`` if *name* is none."""
@@ -289,7 +204,7 @@ class Directory:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise _storage(here, error) from None
+                raise storage_error(here, error) from None
         if durable:
             self.sync_way(name)
 
@@ -312,7 +227,7 @@ class Directory:
                     while written < len(raw):
                         written += os.write(descriptor, memoryview(raw)[written:])
                     if durable:
-                        fsync(descriptor)
+                        medium.fsync(descriptor)
                 except OSError:
                     with suppress(OSError):
                         os.unlink(last, dir_fd=parent)
@@ -325,7 +240,7 @@ class Directory:
             self.make(self.aside)
             return self.prepare(raw, mode=mode, durable=durable)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
         return name
 
     @contextmanager
@@ -340,12 +255,12 @@ class Directory:
                 with open(descriptor, "wb") as file:
                     yield name, file
                     file.flush()
-                    fsync(descriptor)
+                    medium.fsync(descriptor)
             except BaseException:
                 self.drop(name)
                 raise
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     def write(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
         """A file replaced as a whole; an existing one keeps its mode. With *durable* it survives a power cut from here on."""
@@ -378,11 +293,11 @@ class Directory:
             with self._parent(name) as (parent, last), self._parent(target) as (other, new):
                 os.link(last, new, src_dir_fd=parent, dst_dir_fd=other, follow_symlinks=False)
                 if durable:
-                    fsync(other)
+                    medium.fsync(other)
         except FileExistsError:
             return False
         except OSError as error:
-            raise _storage(target, error) from None
+            raise storage_error(target, error) from None
         return True
 
     def move(self, name: str, target: str, *, durable: bool = False) -> None:
@@ -392,11 +307,11 @@ class Directory:
             with self._parent(name) as (parent, last), self._parent(target) as (other, new):
                 os.rename(last, new, src_dir_fd=parent, dst_dir_fd=other)
                 if durable:
-                    fsync(other)
+                    medium.fsync(other)
                     if name.rpartition("/")[0] != target.rpartition("/")[0]:
-                        fsync(parent)
+                        medium.fsync(parent)
         except OSError as error:
-            raise _storage(target, error) from None
+            raise storage_error(target, error) from None
 
     def carry(self, name: str, target: str) -> None:
         """What lies at *name*, moved durably to where nothing is: a file has its new name before it loses the old one.
@@ -427,9 +342,9 @@ class Directory:
         """
         try:
             with self._parent(name) as (parent, last), self._parent(target) as (other, new):
-                return _exchanged(parent, last, other, new)
+                return medium.exchanged(parent, last, other, new)
         except OSError as error:
-            raise _storage(target, error) from None
+            raise storage_error(target, error) from None
 
     def symlink(self, points_to: str, name: str) -> None:
         """A symlink put in place as a whole."""
@@ -438,7 +353,7 @@ class Directory:
             with self._parent(prepared) as (parent, last):
                 os.symlink(points_to, last, dir_fd=parent)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
         self.move(prepared, name)
 
     def discard(self, name: str) -> bool:
@@ -449,7 +364,7 @@ class Directory:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
         return True
 
     def drop(self, name: str) -> None:
@@ -477,7 +392,7 @@ class Directory:
                 if mode & 0o700 != 0o700:
                     os.fchmod(descriptor, mode | 0o700)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     def remove_tree(self, name: str) -> None:
         """Remove whatever lies at *name*, and all below it; symlinks are removed, not followed."""
@@ -495,9 +410,9 @@ class Directory:
         """Make the entries of a directory durable."""
         try:
             with self._open(name) as descriptor:
-                fsync(descriptor)
+                medium.fsync(descriptor)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     def sync_way(self, name: str, *, below: str = "") -> None:
         """Make durable the entries of all directories on the way down to *name*; *below* is one that is known to stay."""
@@ -511,12 +426,12 @@ class Directory:
             with self._parent(name) as (parent, last):
                 descriptor = os.open(last, _READ, dir_fd=parent)
                 try:
-                    fsync(descriptor)
+                    medium.fsync(descriptor)
                 finally:
                     os.close(descriptor)
-                fsync(parent)
+                medium.fsync(parent)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     def jot(self, name: str, raw: bytes, *, cut: bool = True) -> None:
         """A small file written over in place, made if need be, *cut* after it. Not durable, and it may be torn: whoever
@@ -537,7 +452,7 @@ class Directory:
             if cut and found.st_size > len(raw):
                 os.ftruncate(descriptor, len(raw))
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
         finally:
             os.close(descriptor)
 
@@ -550,7 +465,7 @@ class Directory:
             else:
                 os.write(descriptor, raw)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
         finally:
             os.close(descriptor)
 
@@ -569,9 +484,9 @@ class Directory:
                 raise OSError(errno.EIO, "another was made in its place")
             if os.pwrite(descriptor, raw, offset) != len(raw):
                 raise OSError(errno.EIO, "written in part")
-            datasync(descriptor)
+            medium.datasync(descriptor)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
         finally:
             os.close(descriptor)
 
@@ -581,7 +496,7 @@ class Directory:
         try:
             return self._descriptor(name, flags)
         except OSError as error:
-            raise _storage(name, error) from None
+            raise storage_error(name, error) from None
 
     # --- reaching ---
 
@@ -682,76 +597,3 @@ class _Parent:
 
 def _mode_of(present: os.stat_result | None, otherwise: int) -> int:
     return otherwise if present is None or not stat.S_ISREG(present.st_mode) else stat.S_IMODE(present.st_mode)
-
-
-def kind_of(mode: int) -> str:
-    """What a file mode says a thing is, in a word or two."""
-    for test, word in (
-        (stat.S_ISREG, "a file"),
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISLNK, "a symlink"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-    ):
-        if test(mode):
-            return word
-    return "a device"
-
-
-def size_of(directory: Path, *, whole: bool = False) -> int:
-    """Bytes of all files below, as far as they can be found; symlinks count as what they are.
-
-    Raises:
-        StorageError: only where the *whole* is asked for: a directory cannot be read just now.
-    """
-
-    def refused(error: OSError) -> None:
-        if whole and error.errno not in _OF_THE_FILE:
-            raise _not_read(str(error.filename), error)
-
-    total = 0
-    for above, _, names in os.walk(directory, onerror=refused):
-        for name in names:
-            with suppress(OSError):  # removed meanwhile
-                total += os.lstat(os.path.join(above, name)).st_size
-    return total
-
-
-@contextmanager
-def readable(name: str) -> Iterator[None]:
-    """For the length of a block in which the file *name* is read: what keeps it from that is an UnreadableError."""
-    try:
-        yield
-    except OSError as error:
-        raise _not_read(name, error) from None
-
-
-def _not_read(name: str, error: OSError) -> StorageError:
-    if error.errno in _OF_THE_FILE:
-        return NotAFileError(f"{name}: {_words(error)}", path=name, errno=error.errno)
-    hint = "repeat the command; if the disk is failing, copy away what can be read"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        hint = "ulimit -n: too many files are open"
-    return UnreadableError(f"{name}: {_words(error)}", hint=hint, path=name, errno=error.errno)
-
-
-def _words(error: OSError) -> str:
-    if error.errno == errno.ELOOP:
-        return "a symlink, which is not followed"
-    return (error.strerror or str(error)).lower()
-
-
-def _storage(name: str, error: OSError) -> StorageError:
-    hints = {
-        errno.ENOSPC: "make room on the disk, then repeat the command",
-        errno.EDQUOT: "make room within the quota, then repeat the command",
-        errno.EROFS: "the file system is mounted read-only",
-        errno.EACCES: "look at the owner and mode of the state directory",
-        errno.EPERM: "look at the owner and mode of the state directory",
-    }
-    return StorageError(
-        f"{name or 'the state directory'}: {_words(error)}",
-        hint=hints.get(error.errno or 0),
-        path=name,
-        errno=error.errno,
-    )

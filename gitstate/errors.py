@@ -200,3 +200,9 @@ def warn(words: str, category: type[GitStateWarning]) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("gitstate", "contextlib"):
         frame, level = frame.f_back, level + 1
     warnings.warn(words, category, stacklevel=level)
+
+
+def warn_of_damage(words: str) -> None:
+    """Say that damage was seen through: a :class:`DamageWarning`, and a line for the logger."""
+    logged(words)
+    warn(words, DamageWarning)

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 from gitstate import layout
 from gitstate.audit import Progress
-from gitstate.durable import Directory, size_of
-from gitstate.errors import CorruptStateError, DamageWarning, logged, warn
+from gitstate.durable import Directory
+from gitstate.errors import CorruptStateError, warn_of_damage
 from gitstate.guard import BRIEFLY
+from gitstate.marks import size_of
 from gitstate.reports import GarbageReport
 from gitstate.store import inspection
 from gitstate.store.consolidation import gather, hint, joinable, remove_spent, weight_of
@@ -55,7 +56,7 @@ def _pack_tags(writer: Writer, progress: Progress | None) -> None:
     try:
         count = pack_tags(writer.revisions.refs, writer.revisions.peel)
     except CorruptStateError as error:
-        _warn(f"{error.message}; the tags stay as they are: gitstate repair")
+        warn_of_damage(f"{error.message}; the tags stay as they are: gitstate repair")
         return
     if progress is not None:
         progress("tags", count, count)
@@ -100,13 +101,8 @@ def _join(directory: Directory, weights: dict[str, int], progress: Progress | No
         if joined.name is not None:
             weights[joined.name] = weight_of(directory, joined.name)
         for name, damage in joined.damage.items():
-            _warn(f"{PACKS}/{name}.pack is damaged ({damage}) and stays as it is: gitstate repair")
+            warn_of_damage(f"{PACKS}/{name}.pack is damaged ({damage}) and stays as it is: gitstate repair")
     hint(directory)
-
-
-def _warn(words: str) -> None:
-    logged(words)
-    warn(words, DamageWarning)
 
 
 class _Measure:

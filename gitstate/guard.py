@@ -16,8 +16,9 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from gitstate import process
 from gitstate.clock import Clock, SystemClock
-from gitstate.durable import Directory, NotAFileError, UnreadableError
+from gitstate.durable import Directory
 from gitstate.errors import LeaseTimeoutError, StorageError
+from gitstate.medium import NotAFileError, UnreadableError
 
 BRIEFLY = 1.0  # seconds that are enough wherever nobody is stuck: whoever is inside leaves within milliseconds
 _POLL = 0.001  # seconds between two looks

@@ -16,6 +16,7 @@ from gitstate.fields import difference
 from gitstate.operation import as_change
 from gitstate.results import Change, FieldChange
 from gitstate.snapshot import Nothing, Snapshot, difference_between
+from gitstate.store.naming import resolve
 
 if TYPE_CHECKING:
     from gitstate.reports import Checkpoint
@@ -80,8 +81,8 @@ def log(
 
     *since* and *until* are aware datetimes (inclusive) or revisions (``since`` exclusive, as in ``git log since..``).
     """
-    start = revisions.head() if until is None or isinstance(until, datetime) else revisions.resolve(until)
-    stop = None if since is None or isinstance(since, datetime) else revisions.resolve(since)
+    start = revisions.head() if until is None or isinstance(until, datetime) else resolve(revisions, until)
+    stop = None if since is None or isinstance(since, datetime) else resolve(revisions, since)
 
     def changes() -> Iterator[Change]:
         given = 0
@@ -148,7 +149,7 @@ def archiving_of(revisions: Revisions, snapshot: Snapshot, loop_id: str) -> Arch
     tags = [ref for ref in snapshot.tree.tags(loop_id) if ref.startswith(layout.ARCHIVE_TAGS)]
     for ref in sorted(tags, key=_nth, reverse=True):
         try:
-            revision = revisions.read(revisions.resolve(ref))
+            revision = revisions.read(resolve(revisions, ref))
             state = Snapshot(revisions.tree(revision.id)).record(layout.archived_path(loop_id))
             before = snapshot_at(revisions, revision.parent)
             if state is not None:
@@ -186,7 +187,7 @@ def checkpoints(revisions: Revisions, loop_id: str | None) -> list[Checkpoint]:
     found = []
     for ref in filter(revisions.names_itself, revisions.refs.below(prefix)):
         owner, _, name = ref.removeprefix(layout.CHECKPOINT_TAGS).rpartition("/")
-        revision = revisions.read(revisions.resolve(ref))
+        revision = revisions.read(resolve(revisions, ref))
         change = change_of(revisions, revision)
         tag = ref.removeprefix("refs/tags/")
         checkpoint = Checkpoint(owner, name, tag, revision.id, change.time, change.actor, change.reason)

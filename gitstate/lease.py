@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from gitstate import process
 from gitstate.claim import LIMIT, Claim, find_claim, story_of, way_out_of
 from gitstate.clock import Clock
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.encoding import SAFE_INTEGER, Record, encode
 from gitstate.errors import LeaseLostError, LeaseTimeoutError, RefusedError, StorageError
 from gitstate.guard import Guard
 from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
+from gitstate.medium import NotAFileError
 from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo
 

@@ -20,6 +20,7 @@ from gitstate.loops import Apply, Done, Driver, NewLoop, Outcome
 from gitstate.reading import Reads, copied, crashed, liveness_of
 from gitstate.records import LoopState, ProcessRecord, Registry, RegistryEntry
 from gitstate.snapshot import Snapshot
+from gitstate.store.naming import resolve
 
 if TYPE_CHECKING:
     from gitstate.store.revisions import Revisions
@@ -306,7 +307,7 @@ class Mutations(Reads):
         """Raises StaleRevisionError if the loop's state or entry is not as it was at *if_revision*."""
         if if_revision is None:
             return
-        revision = self._revisions.resolve(if_revision)
+        revision = resolve(self._revisions, if_revision)
         then = Snapshot(self._revisions.tree(revision))
         current = snapshot.active(loop_id)
         changes = difference(then.state_or_none(loop_id), current, loop_id=loop_id)

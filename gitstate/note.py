@@ -18,11 +18,11 @@ from typing import Any, cast
 
 from gitstate import layout
 from gitstate.digest import sha1
-from gitstate.durable import Mark, mark_of
 from gitstate.encoding import encode, parse
 from gitstate.errors import StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import STATE_FILE
+from gitstate.marks import Mark, mark_of
 from gitstate.projection import Found, Projection, blob_id
 
 _LIMIT = 4 * 1024 * 1024  # bytes that are read

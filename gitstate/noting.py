@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gitstate import layout
-from gitstate.durable import Mark, mark_of
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
+from gitstate.marks import Mark, mark_of
 from gitstate.note import Note, Notes, digest_of
 from gitstate.projection import Projection, Survey
 from gitstate.store.index import Index, IndexLockedError, adopt_index, rewrite_index

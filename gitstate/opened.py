@@ -133,7 +133,9 @@ class Opened(Reads):
             from gitstate import history
 
             raise history.no_history(name)
-        return self._revisions.resolve(name)
+        from gitstate.store.naming import resolve
+
+        return resolve(self._revisions, name)
 
     def _from_tag(self, loop_id: str) -> Record | None:
         if not self._is_begun():

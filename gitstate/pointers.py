@@ -14,6 +14,7 @@ from gitstate import layout, reconcile
 from gitstate.errors import CorruptStateError, GitStateError, StorageError
 from gitstate.results import Finding
 from gitstate.salvage import Salvage
+from gitstate.store.naming import resolve
 from gitstate.store.objects import Stored
 from gitstate.store.refs import PACKED_REFS, RefDamagedError, Refs, format_packed, parse_packed
 from gitstate.store.revisions import COMMITTER, Revision, Revisions
@@ -182,7 +183,7 @@ class Pointers:
 
     def _resolved(self, ref: str) -> Iterator[str]:
         with contextlib.suppress(GitStateError):
-            yield self._revisions.resolve(ref, head="0" * 40)
+            yield resolve(self._revisions, ref, head="0" * 40)
 
     # --- packed refs and tags ---
 

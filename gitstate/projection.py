@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from gitstate import layout
 from gitstate.digest import sha1
-from gitstate.durable import Directory, Mark, NotAFileError, UnreadableError, mark_of
+from gitstate.durable import Directory
 from gitstate.errors import GitStateError, StorageError
 from gitstate.ids import is_servable
 from gitstate.layout import ARCHIVE, ARTIFACTS, LOOPS, REGISTRY, Place
+from gitstate.marks import Mark, mark_of
+from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.snapshot import Snapshot, Tree
 from gitstate.verdicts import Unreadable
 

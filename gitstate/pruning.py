@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from gitstate import archives, history, requests
-from gitstate.durable import size_of
 from gitstate.errors import DamageWarning, warn
 from gitstate.history import Archiving
 from gitstate.layout import ARCHIVE, STATE_FILE, Place
+from gitstate.marks import size_of
 from gitstate.open_transaction import plan_of
 from gitstate.operation import Operation, planned
 from gitstate.questions import Questions
@@ -119,7 +119,7 @@ class Pruning(Questions, Rollbacks):
             if found is None or not freed:
                 return None
             directory, disposal = Place(ARCHIVE, loop_id).directory, self._writer.projection.disposal
-            with self._writer.proven(lease):
+            with self._writer.publishing.proven(lease):
                 names = self._writer.directory.names(directory)
                 disposal.put_aside(f"{directory}/{name}" for name in names if name != STATE_FILE)
         return self._freed(loop_id, found[1], now, freed)

@@ -11,11 +11,11 @@ from gitstate import history, layout, requests
 from gitstate.audit import Progress
 from gitstate.check import Checker
 from gitstate.claim import find_claim
-from gitstate.durable import size_of
 from gitstate.encoding import Record, fresh
 from gitstate.errors import InvalidInputError
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS
+from gitstate.marks import size_of
 from gitstate.opened import Moment, Opened
 from gitstate.reading import copied, liveness_of
 from gitstate.records import RegistryEntry

@@ -21,13 +21,12 @@ from gitstate.encoding import Record, fresh
 from gitstate.errors import (
     AmbiguousLoopError,
     CorruptStateError,
-    DamageWarning,
     InvalidLoopIdError,
     LoopNotFoundError,
     UnknownStatusWarning,
-    logged,
     shown,
     warn,
+    warn_of_damage,
 )
 from gitstate.ids import validate_known_id
 from gitstate.layout import ARCHIVE, LOOPS, REGISTRY
@@ -236,12 +235,6 @@ class Reader:
         """Whether somebody was only in the middle of writing: two readings must agree before anything is called damage."""
         self.clock.sleep(GLIMPSE)
         return any(self.projection.found(path) != before for path, before in found.items())
-
-
-def warn_of_damage(words: str) -> None:
-    """Say that damage was seen through."""
-    logged(words)
-    warn(words, DamageWarning)
 
 
 class Reads(ABC):

@@ -25,6 +25,7 @@ from gitstate.projection import Found
 from gitstate.records import describe_damage, read_record, valid_record
 from gitstate.settling import settle
 from gitstate.snapshot import Nothing, Snapshot
+from gitstate.store.naming import resolve
 from gitstate.store.objects import Stored
 from gitstate.store.revisions import Revisions
 from gitstate.store.trees import CommitTree
@@ -360,7 +361,7 @@ def missing_tags(revisions: Revisions, head: str) -> list[str]:
     wanted = []
     for loop_id in archived_between(before, after):
         mine = [ref for ref in after.tags(loop_id) if ref.startswith(layout.ARCHIVE_TAGS)]
-        if head not in [revisions.resolve(ref) for ref in mine]:
+        if head not in [resolve(revisions, ref) for ref in mine]:
             wanted.append(next_archive_tag(after, loop_id))
     for line in (operation.subject, *operation.body) if operation is not None else ():
         match = re.match(_CHECKPOINT, line)
@@ -375,4 +376,4 @@ def tags_at(revisions: Revisions, head: str) -> list[str]:
     if operation is None or operation.kind in _NEVER_TAGGED:
         return []
     refs = [ref for loop_id in operation.loop_ids for ref in revisions.refs.tags(loop_id)]
-    return [ref for ref in refs if revisions.resolve(ref) == head]
+    return [ref for ref in refs if resolve(revisions, ref) == head]

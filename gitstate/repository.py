@@ -150,7 +150,7 @@ class StateRepository(Pruning):
         return done.change or plan_of(done.snapshot, done.snapshot, done.operation, now, self.actor)
 
     def _is_unfinished(self) -> bool:
-        return self._is_readable() and self._writer.is_unfinished()
+        return self._is_readable() and self._writer.reconciling.is_unfinished()
 
     def _remembered(self, change: Change | None) -> None:
         self._last.change = change

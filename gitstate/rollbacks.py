@@ -18,6 +18,7 @@ from gitstate.reading import liveness_of
 from gitstate.records import process_of
 from gitstate.results import Change
 from gitstate.snapshot import Snapshot
+from gitstate.store.naming import resolve
 
 if TYPE_CHECKING:
     from gitstate.store.revisions import Revision
@@ -193,7 +194,7 @@ class Rollbacks(Archival):
             if newest is None or newest.revision is None:
                 raise RevisionNotFoundError(f"{loop_id} has no changes", hint=f"gitstate log {loop_id}", revision=None)
             return newest.revision
-        found = self._revisions.resolve(revision, head=head)
+        found = resolve(self._revisions, revision, head=head)
         if loop_id not in history.change_of(self._revisions, self._revisions.read(found)).loop_ids:
             raise RevisionNotFoundError(
                 f"{found[:7]} is not a change of {loop_id}",
@@ -206,7 +207,7 @@ class Rollbacks(Archival):
     def _target(self, snapshot: Snapshot, to: Target | None, steps: int | None, loop_id: str | None) -> str:
         head = snapshot.revision or self._revisions.head()
         if to is not None:
-            return self._revisions.resolve(to, head=head)
+            return resolve(self._revisions, to, head=head)
         return history.steps_back(self._revisions, head, loop_id, steps or 0)
 
     def _refuse_if_driven(self, snapshot: Snapshot, loop_id: str, force: bool) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gitstate import layout
-from gitstate.durable import kind_of
 from gitstate.errors import CorruptStateError
+from gitstate.marks import kind_of
 from gitstate.results import Finding
 from gitstate.store import creation, inspection
 from gitstate.store.consolidation import is_spent
 from gitstate.store.objects import KINDS, ObjectDamagedError, Stored, path_of
-from gitstate.store.packs import PACKS, damage_of_pack, pack_names, readable, rebuilt_index
+from gitstate.store.packs import PACKS, damage_of_pack, pack_names
+from gitstate.store.salvaging import readable, rebuilt_index
 from gitstate.store.trees import DIRECTORY, read_tree
 from gitstate.transaction import Writer
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from gitstate.durable import Mark, mark_of
+from gitstate.marks import Mark, mark_of
 
 _COARSE = 2_000_000_000  # nanoseconds; the coarsest file systems count in two seconds
 _FINE = 50_000_000  # where a time has a fraction of a second; the kernel's clock ticks at least every ten milliseconds

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import gitstate
-import gitstate.durable
+import gitstate.medium
 import gitstate.process
 import gitstate.records
 import gitstate.store.revisions
@@ -93,7 +93,7 @@ def _nothing_remembered_was_changed() -> Iterator[None]:
 @pytest.fixture
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting for the medium, for tests that have nothing to do with power cuts."""
-    monkeypatch.setattr(gitstate.durable, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(gitstate.medium, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

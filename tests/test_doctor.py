@@ -18,7 +18,7 @@ from conftest import git
 from processes import dead_pid, live_process
 
 import gitstate
-from gitstate import StateRepository, StorageError, cli, doctor, durable
+from gitstate import StateRepository, StorageError, cli, doctor, medium
 from gitstate.cli import root, watch
 from gitstate.durable import Directory
 from gitstate.guard import Guard
@@ -103,7 +103,7 @@ def test_what_a_file_system_refuses_is_named(
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "link") if call == "link" else (durable, "fsync")), refuse)
+        patch.setattr(*((os, "link") if call == "link" else (medium, "fsync")), refuse)
         found = [finding.message for finding in state.diagnose() if finding.code == "file_system"]
     assert any(message.startswith(f"this file system does not do {words}: ") for message in found)
     assert all("not supported" in message for message in found)

@@ -14,7 +14,7 @@ from dulwich.pack import apply_delta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gitstate.durable
+import gitstate.medium
 import gitstate.process
 from gitstate import StateRepository
 from gitstate.durable import Directory
@@ -138,8 +138,8 @@ def test_what_changes_nothing_is_acknowledged_after_a_sync_of_what_stands_there(
     busy: StateRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
-    sync = gitstate.durable.datasync
-    monkeypatch.setattr(gitstate.durable, "datasync", lambda descriptor: synced.append(descriptor) or sync(descriptor))
+    sync = gitstate.medium.datasync
+    monkeypatch.setattr(gitstate.medium, "datasync", lambda descriptor: synced.append(descriptor) or sync(descriptor))
     busy.update_loop("one", {"note": "before"})
     assert busy.last_change is None
     assert len(synced) == 1

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 )
 from steps import Steps
 
-import gitstate.durable
+import gitstate.medium
 from gitstate import StateRepository
 
 Model = dict[str, Any]
@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
 def test_whatever_happens_it_is_as_a_plain_model_has_it(
     full: bool, monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:
-    monkeypatch.setattr(gitstate.durable, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(gitstate.medium, "fsync", lambda descriptor: None)
     Machine.crashes = 0
     run_state_machine_as_test(
         Machine,

@@ -13,7 +13,7 @@ from clocks import FakeClock
 from conftest import assert_sound, git
 from listings import contents, listing
 
-from gitstate import CorruptStateError, StateRepository, durable
+from gitstate import CorruptStateError, StateRepository, medium
 from gitstate.durable import Directory
 
 Unpack = Callable[[str], Path]
@@ -222,7 +222,7 @@ def test_killed_at_any_operation_and_run_again_it_ends_with_one_loop_and_nothing
     unpack: Unpack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        durable, "fsync", lambda descriptor: None
+        medium, "fsync", lambda descriptor: None
     )  # a kill is no power cut, and this saves most of the time
     points = 0
     while True:

@@ -27,7 +27,7 @@ from wrapping import (
 )
 
 import gitstate
-import gitstate.durable
+import gitstate.medium
 import gitstate.store.objects
 from gitstate import StateRepository
 from gitstate.store import joining, packindex
@@ -457,7 +457,7 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(
 ) -> None:
     before, everything = history(state), files(state)
     calls = 0
-    fsync = gitstate.durable.fsync
+    fsync = gitstate.medium.fsync
 
     def refusing(descriptor: int) -> None:
         nonlocal calls
@@ -466,7 +466,7 @@ def test_a_disk_that_refuses_leaves_everything_as_it_was(
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr(gitstate.durable, "fsync", refusing)
+    monkeypatch.setattr(gitstate.medium, "fsync", refusing)
     if number > 5:  # the pack, its index, twice the directory, and the directory once more when the packs have gone
         join(directory_of(state), packs(state))
         assert calls == 5

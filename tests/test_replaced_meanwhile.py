@@ -13,8 +13,9 @@ import pytest
 from clocks import FakeClock
 from original import stringify
 
-from gitstate import DamageWarning, StateRepository, durable
-from gitstate.durable import Directory, UnreadableError
+from gitstate import DamageWarning, StateRepository, medium
+from gitstate.durable import Directory
+from gitstate.medium import UnreadableError
 from gitstate.projection import Projection
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -111,17 +112,17 @@ def test_where_files_cannot_be_exchanged_they_are_renamed(
     state: StateRepository, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     if "Python" in reason:
-        durable._renameat2.cache_clear()
+        medium._renameat2.cache_clear()
         monkeypatch.setitem(sys.modules, "ctypes", None)
     else:
-        monkeypatch.setattr(durable, "_renameat2", lambda: None)
+        monkeypatch.setattr(medium, "_renameat2", lambda: None)
     try:
         before(monkeypatch, "exchange", ONE, lambda: replace(state.base_dir / ONE, note="theirs"))
         state.update_loop("one", {"status": "paused"})
         state.update_loop("one", {"status": "running"})
     finally:
         monkeypatch.undo()
-        durable._renameat2.cache_clear()
+        medium._renameat2.cache_clear()
     assert (state.get_loop("one")["status"], state.get_loop("one")["note"]) == ("running", "theirs")
 
 

@@ -17,7 +17,8 @@ from original import stringify
 from templates import copy, template
 
 from gitstate import DamageWarning, StateRepository, StorageError
-from gitstate.durable import LARGEST, Directory, UnreadableError
+from gitstate.durable import LARGEST, Directory
+from gitstate.medium import UnreadableError
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -185,7 +186,7 @@ def test_a_record_that_cannot_be_read_when_it_was_moved_is_put_back(
     assert judged is not None
     state.lock_path.unlink()
     state.lock_path.write_text('{"pid": 12, "loopId": "another"}')
-    with state._writer._guarded(), suppress(StorageError), unreadable("", errno.EMFILE):
+    with state._writer.publishing.guarded(), suppress(StorageError), unreadable("", errno.EMFILE):
         keeper._set_aside(judged)
     assert json.loads(state.lock_path.read_bytes())["pid"] == 12
     state.lock_path.unlink()

@@ -6,8 +6,9 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import StorageError
+from gitstate.medium import NotAFileError
 from gitstate.store.hints import FEWEST, note_hints
 from gitstate.store.joining import Joined, join
 from gitstate.store.packindex import PackDamagedError, PackIndex, count_in, separate

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from dulwich.pack import apply_delta
 
-from gitstate.durable import UnreadableError
 from gitstate.likeness import common_runs
+from gitstate.medium import UnreadableError
 from gitstate.store.objects import KINDS, NUMBERS, Stored, deflated
 from gitstate.store.packindex import index_pieces
 from gitstate.store.packs import HEADER_SIZE, pack_header

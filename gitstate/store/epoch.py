@@ -10,8 +10,9 @@ import struct
 
 from gitstate import process
 from gitstate.digest import sha1
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.layout import JOURNAL
+from gitstate.medium import NotAFileError
 
 MAGIC = b"gsmoved1"
 HEAD = struct.Struct(">8sI8s8s")  # with which every publication begins: magic, CRC, epoch, boot

@@ -13,7 +13,8 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
+from gitstate.medium import NotAFileError
 from gitstate.store.trees import CommitTree
 
 INDEX = ".git/index"

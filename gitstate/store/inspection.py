@@ -10,8 +10,10 @@ from functools import lru_cache
 
 from gitstate import layout
 from gitstate.clock import SystemClock
-from gitstate.durable import Directory, NotAFileError, kind_of
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError, UnsafeRepositoryError
+from gitstate.marks import kind_of
+from gitstate.medium import NotAFileError
 
 FORMAT = 1
 CONFIG = ".git/config"

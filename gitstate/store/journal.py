@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import StorageError
 from gitstate.layout import JOURNAL
+from gitstate.medium import NotAFileError
 from gitstate.store.entries import Entry
 from gitstate.store.epoch import HEAD as EPOCH
 from gitstate.store.epoch import MAGIC, this_boot

@@ -14,8 +14,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, cast
 
 from dulwich.objects import Tag
 
-from gitstate.durable import LARGEST, Directory, NotAFileError, UnreadableError
+from gitstate.durable import LARGEST, Directory
 from gitstate.errors import CorruptStateError
+from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.store.packindex import separate
 from gitstate.store.packs import PACKS, Packs
 

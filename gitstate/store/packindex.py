@@ -12,7 +12,7 @@ from io import BufferedReader
 from itertools import accumulate
 from typing import TypeVar
 
-from gitstate.durable import readable
+from gitstate.medium import readable
 
 SIGNATURE = b"\377tOc\0\0\0\2"
 _FAN = struct.Struct(">256L")

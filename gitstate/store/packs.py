@@ -1,4 +1,4 @@
-"""Packs: opened as regular files and nothing else, read entry by entry, checked, and saved from as far as they can be read."""
+"""Packs: opened as regular files and nothing else, read entry by entry, and checked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import closing, suppress
 from typing import NamedTuple
 
 from dulwich.object_format import DEFAULT_OBJECT_FORMAT
-from dulwich.objects import RawObjectID
-from dulwich.pack import OFS_DELTA, REF_DELTA, Pack, PackData, apply_delta, load_pack_index_file, write_pack_index
+from dulwich.pack import OFS_DELTA, REF_DELTA, apply_delta, load_pack_index_file
 from dulwich.pack import PackIndex as AnyIndex
 
-from gitstate.durable import Directory, NotAFileError, UnreadableError
+from gitstate.durable import Directory
 from gitstate.errors import StorageError
+from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.store.hints import Hints
 from gitstate.store.packindex import SIGNATURE, PackDamagedError, PackIndex, Pieces, index_of
 
@@ -107,13 +107,23 @@ def _of_the_first_version(name: str, pieces: Pieces) -> PackIndex:
     with closing(pieces):
         raw = pieces.all(0, pieces.size)
     try:
-        with closing(_loaded(name, raw)) as old:
+        with closing(loaded_index(name, raw)) as old:
             listed = [(bytes(sha), offset, crc or 0) for sha, offset, crc in old.iterentries()]
             index = PackIndex(Pieces(index_of(listed, old.get_pack_checksum() or b"")))
     except Exception as error:  # dulwich meets damage with a dozen types
         raise PackDamagedError(f"not an index ({type(error).__name__})") from None
     index.has_checksums = False
     return index
+
+
+def loaded_index(name: str, raw: bytes) -> AnyIndex:
+    """An index as dulwich reads it, of any version. Whatever is raised is damage."""
+    contents = io.BytesIO(raw)
+    try:
+        return load_pack_index_file(name, contents, DEFAULT_OBJECT_FORMAT)
+    except BaseException:
+        contents.close()  # dulwich leaves a half-made index behind, which complains when it is collected
+        raise
 
 
 def open_data(directory: Directory, name: str, index: PackIndex) -> Pieces:
@@ -395,82 +405,3 @@ def ids_of(directory: Directory, name: str) -> set[str] | None:
         return None
     with closing(open_index(directory, name)) as index:
         return set(index.ids())
-
-
-# --- saving ----------------------------------------------------------------------------------------------------------
-
-
-def _data(directory: Directory, name: str) -> PackData:
-    with directory.reading(f"{PACKS}/{name}.pack") as file:
-        return PackData(name, DEFAULT_OBJECT_FORMAT, file=io.BytesIO(file.read()))
-
-
-def _index(directory: Directory, name: str) -> AnyIndex:
-    with directory.reading(f"{PACKS}/{name}.idx") as file:
-        return _loaded(name, file.read())
-
-
-def _loaded(name: str, raw: bytes) -> AnyIndex:
-    contents = io.BytesIO(raw)
-    try:
-        return load_pack_index_file(name, contents, DEFAULT_OBJECT_FORMAT)
-    except BaseException:
-        contents.close()  # dulwich leaves a half-made index behind, which complains when it is collected
-        raise
-
-
-def rebuilt_index(directory: Directory, name: str) -> bytes | None:
-    """The index of a pack that is whole itself; ``None`` when it is not."""
-    try:
-        with closing(_data(directory, name)) as data:
-            data.check()
-            return _indexed(data)
-    except UnreadableError:
-        raise
-    except Exception:  # dulwich meets damage with a dozen types
-        return None
-
-
-def _indexed(data: PackData) -> bytes:
-    entries = []
-    try:
-        for entry in data.iterentries():
-            entries.append(entry)  # noqa: PERF402  # what comes before the damage is kept
-    except Exception:  # as above
-        pass
-    raw = io.BytesIO()
-    write_pack_index(raw, sorted(entries), data.calculate_checksum())
-    return raw.getvalue()
-
-
-def readable(directory: Directory, name: str) -> Iterator[tuple[int, bytes]]:
-    """Type number and bytes of every object that can still be got out of a damaged pack, right or wrong."""
-    try:
-        data = _data(directory, name)
-    except UnreadableError:
-        raise
-    except Exception:  # as above
-        return
-    with closing(data):
-        index = _index_that_checks(directory, name) or _loaded(name, _indexed(data))
-        with closing(Pack.from_lazy_objects(lambda: data, lambda: index)) as pack:
-            for object_id in list(pack.index):
-                try:
-                    yield pack.get_raw(RawObjectID(bytes.fromhex(object_id.decode())))
-                except Exception:  # as above
-                    continue
-
-
-def _index_that_checks(directory: Directory, name: str) -> AnyIndex | None:
-    try:
-        index = _index(directory, name)
-    except UnreadableError:
-        raise
-    except Exception:  # as above
-        return None
-    try:
-        index.check()
-    except Exception:  # as above
-        index.close()
-        return None
-    return index

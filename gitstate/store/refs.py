@@ -15,9 +15,10 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from gitstate.clock import Clock
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError, StorageError
 from gitstate.layout import ARCHIVE_TAGS, BRANCH, CHECKPOINT_TAGS
+from gitstate.medium import NotAFileError
 
 _ID = re.compile(rb"\A[0-9a-f]{40}\n?\Z")
 ZERO = "0" * 40

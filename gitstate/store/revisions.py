@@ -1,4 +1,4 @@
-"""Revisions: commits, the trees they hold, and the names people give them."""
+"""Revisions: commits, the trees they hold, and the tags that name them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dulwich.objects import Commit, ObjectID, Tag
 
-from gitstate.errors import CorruptStateError, InvalidInputError, RevisionNotFoundError, shown
+from gitstate.errors import CorruptStateError
 from gitstate.layout import BRANCH
 from gitstate.operation import Operation, from_message, to_message
 from gitstate.store.changes import Ending, Index, Noted, Position, ending_of, note, opened_index
@@ -158,7 +158,7 @@ class Revisions:
             current: str | None = start
             unknown = 0
             while current is not None:
-                position = None if index is None or unknown >= _ASTRAY else self._position(index, current)
+                position = None if index is None or unknown >= _ASTRAY else self.position(index, current)
                 if index is None or position is None:
                     revision = self.read(current)
                     yield revision
@@ -171,7 +171,7 @@ class Revisions:
                         current = revision.parent
                     current = self.read(index.first).parent
 
-    def _position(self, index: Index, revision: str) -> Position | None:
+    def position(self, index: Index, revision: str) -> Position | None:
         """Where a commit is noted, if it is."""
         try:
             return index.end(revision) or index.position(revision, self._times(revision))
@@ -202,7 +202,7 @@ class Revisions:
         """
         head = self.head()
         with opened_index(self.objects.directory) as index:
-            known = index is not None and index.is_whole and self._position(index, head) is not None
+            known = index is not None and index.is_whole and self.position(index, head) is not None
             if index is not None and known and self.read(index.first).parent is None:
                 return
         ids = bytearray()
@@ -237,6 +237,13 @@ class Revisions:
         if later is not None:
             yield later
 
+    def is_commit(self, object_id: str) -> bool:
+        """Whether an object is there, intact, and a commit."""
+        try:
+            return self.objects.read(object_id).kind == b"commit"
+        except ObjectDamagedError:
+            return False
+
     def is_ours(self, revision: str) -> bool:
         """Whether a commit is there, intact, and made by gitstate."""
         try:
@@ -252,97 +259,7 @@ class Revisions:
                 return operation.generation
         return 0
 
-    # --- naming ---
-
-    def resolve(self, text: str | datetime, *, head: str | None = None) -> str:
-        """The full id of the commit that a name means; a moment means the newest change not after it.
-
-        Raises:
-            InvalidInputError: neither a text nor an aware datetime.
-            RevisionNotFoundError: nothing, or more than one thing, has that name.
-        """
-        head = head or self.head()
-        if isinstance(text, datetime):
-            return self._at(text, head)
-        if not isinstance(text, str):
-            raise InvalidInputError(f"revision: a text or a datetime is wanted, not {shown(text)}")
-        match = re.fullmatch(r"([^\x00-\x20~^:\ud800-\udfff]{1,1000}?)((?:~[0-9]{0,9}|\^[0-9]{0,9})*)", text)
-        if match is None:
-            raise _not_found(text, "not a revision")
-        current = self._named(match[1], head)
-        for step in re.findall(r"~[0-9]*|\^[0-9]*", match[2]):
-            number = int(step[1:] or 1)
-            count = number if step[0] == "~" else min(number, 1)
-            if step[0] == "^" and number > 1:
-                raise _not_found(text, "history is linear: there is no second parent")
-            noted = self._noted_before(current, count) if count > _ASTRAY else None
-            if noted is not None:
-                current, count = noted, 0
-            for _ in range(count):
-                parent = self.read(current).parent
-                if parent is None:
-                    raise _not_found(text, "history does not go back that far")
-                current = parent
-        return current
-
-    def _noted_before(self, revision: str, steps: int) -> str | None:
-        """The commit so many *steps* before another, if both are noted."""
-        with opened_index(self.objects.directory) as index, suppress(IndexDamagedError):
-            position = None if index is None else self._position(index, revision)
-            if index is not None and position is not None:
-                return index.earlier(position, steps)
-        return None
-
-    def _at(self, moment: datetime, head: str) -> str:
-        if moment.tzinfo is None:
-            raise InvalidInputError(f"a moment without a time zone is ambiguous: {moment.isoformat()}")
-        oldest = None
-        with opened_index(self.objects.directory) as index, suppress(IndexDamagedError):
-            position = None if index is None else self._position(index, head)
-            if index is not None and position is not None:
-                for found in map(self.read, index.not_after(int(moment.timestamp()), position)):
-                    if found.time <= moment:
-                        return found.id
-                head = index.first
-        for revision in self.walk(head):
-            if revision.time <= moment:
-                return revision.id
-            oldest = revision.time
-        began = f"; history begins at {oldest:%Y-%m-%d %H:%M:%S} UTC" if oldest is not None else ""
-        raise _not_found(moment.isoformat(timespec="seconds"), f"nothing is that old{began}")
-
-    def _named(self, name: str, head: str) -> str:
-        if name == "HEAD":
-            return head
-        if re.fullmatch(r"[0-9a-f]{40}", name) and self._is_commit(name):  # as in git, no ref hides it
-            return name
-        longest = max(len(part.encode()) for part in name.split("/"))
-        if ".." not in name and not name.startswith(("/", "-")) and longest < 256:
-            for ref in (name, f"refs/{name}", f"refs/tags/{name}", f"refs/heads/{name}", f"refs/remotes/{name}"):
-                if ref.startswith("refs/") and not self.refs.is_folder(ref):
-                    found = self.refs.read(ref)
-                    if found is not None:
-                        return self._peeled(found, name)
-        if not re.fullmatch(r"[0-9a-f]{4,40}", name):
-            raise _not_found(name, "there is no such tag or branch, and it is not the beginning of a commit id")
-        fitting = [i for i in self.objects.beginning_with(name) if self._is_commit(i)]
-        if len(fitting) > 1:
-            raise _not_found(name, "several begin like that: " + ", ".join(i[: len(name) + 3] for i in fitting[:5]))
-        if not fitting:
-            raise _not_found(name, "no commit begins like that")
-        return fitting[0]
-
-    def _is_commit(self, object_id: str) -> bool:
-        try:
-            return self.objects.read(object_id).kind == b"commit"
-        except ObjectDamagedError:
-            return False
-
-    def _peeled(self, object_id: str, name: str) -> str:
-        found = self.peel(object_id)
-        if self.objects.read(found).kind != b"commit":
-            raise _not_found(name, "it does not name a commit")
-        return found
+    # --- tags ---
 
     def peel(self, object_id: str) -> str:
         """What an annotated tag leads to in the end; any other object leads to itself.
@@ -457,7 +374,3 @@ def _revision_of(revision: str, commit: Commit) -> Revision:
         committed=commit.commit_time,
         message=commit.message.decode("utf-8", "replace"),
     )
-
-
-def _not_found(name: str, why: str) -> RevisionNotFoundError:
-    return RevisionNotFoundError(f"no revision {name!r:.120}: {why}", hint="gitstate log", revision=name)

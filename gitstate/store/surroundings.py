@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from dulwich.index import read_index_dict
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import RefusedError, StorageError
+from gitstate.medium import NotAFileError
 
 
 class Surroundings(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gitstate.durable import Directory, NotAFileError
+from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError
 from gitstate.layout import CHECKPOINT_TAGS
+from gitstate.medium import NotAFileError
 from gitstate.store.refs import PACKED_REFS, Refs, format_packed
 
 _LOCK = f"{PACKED_REFS}.lock"  # as git does it (git-pack-refs(1))

@@ -37,7 +37,7 @@ MUTANTS = (
     Mutant(
         "the journal is not synced",
         "durable.py",
-        "            datasync(descriptor)\n",
+        "            medium.datasync(descriptor)\n",
         "",
         _only(_CUT, "during_an_operation and update and not first"),
         r"unsynced bytes",
@@ -54,7 +54,7 @@ MUTANTS = (
         "what changes nothing is acknowledged without making the head durable",
         "transaction.py",
         """\
-            self.revisions.recent.make_durable(before.revision or "", self._guarded)
+            self.revisions.recent.make_durable(before.revision or "", self.publishing.guarded)
             return Done(""",
         """\
             return Done(""",
@@ -102,7 +102,7 @@ MUTANTS = (
         "durable.py",
         """\
                     if durable:
-                        fsync(descriptor)
+                        medium.fsync(descriptor)
                 except OSError:""",
         """\
                 except OSError:""",
@@ -118,7 +118,7 @@ MUTANTS = (
     ),
     Mutant(
         "what somebody put in place right before he was killed counts as durable",
-        "transaction.py",
+        "reconciling.py",
         """\
             if self.directory.is_directory(name) or not name:
                 self.directory.sync(name)
@@ -131,15 +131,15 @@ MUTANTS = (
     ),
     Mutant(
         "files are written before a head that somebody moved and did not acknowledge is durable",
-        "transaction.py",
-        "        self.revisions.recent.make_durable(head, self._guarded)\n",
+        "reconciling.py",
+        "        self.revisions.recent.make_durable(head, self.publishing.guarded)\n",
         "",
         (f"{_AFTER_A_KILL}[3]",),
         r'"main\.lock"|session-state\.json"',
     ),
     Mutant(
         "a tag that somebody made right before he was killed counts as durable",
-        "transaction.py",
+        "reconciling.py",
         "                self.revisions.refs.make_tag_durable(ref)",
         "                pass",
         (f"{_AFTER_A_KILL}[2]",),
@@ -201,14 +201,14 @@ MUTANTS = (
     ),
     Mutant(
         "the files are written before the branch moves",
-        "transaction.py",
+        "publishing.py",
         """\
                 recent.publish(prepared)
 """,
         """\
                 for stored_id, stored in prepared.objects.items():
                     self.revisions.objects.remember(stored_id, stored)
-                self._project(lease, parent, revision, paths | frozenset(after.edits), seen or {})
+                self.project(lease, parent, revision, paths | frozenset(after.edits), seen or {})
                 recent.publish(prepared)
 """,
         _only(_KILL, "any_system_call and update and not first"),
@@ -347,7 +347,7 @@ MUTANTS = (
     ),
     Mutant(
         "files that cannot be written after the commit point are an error",
-        "transaction.py",
+        "publishing.py",
         """\
         except GitStateError as error:
             return [f"its files are not all written: {error.message}"]
@@ -361,7 +361,7 @@ MUTANTS = (
     ),
     Mutant(
         "a tag that could not be made is forgotten",
-        "transaction.py",
+        "publishing.py",
         "whole=not untagged",
         "whole=True",
         _only(_IO, "an_io_error and archive"),
@@ -388,7 +388,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lease is not looked at again before publishing",
-        "transaction.py",
+        "publishing.py",
         """\
                 self.keeper.prove(lease)
                 recent.publish(""",
@@ -419,8 +419,8 @@ MUTANTS = (
     ),
     Mutant(
         "what the disk cannot read counts as damaged",
-        "durable.py",
-        "    if error.errno in _OF_THE_FILE:\n",
+        "medium.py",
+        "    if error.errno in OF_THE_FILE:\n",
         "    if True:\n",
         ("tests/test_unreadable.py",),
     ),

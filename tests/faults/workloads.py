@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from wrapping import git, loosen, repack
 
 import gitstate
-import gitstate.durable
+import gitstate.medium
 import gitstate.process
 
 if TYPE_CHECKING:
@@ -294,11 +294,11 @@ ACKNOWLEDGED = "/acknowledged/"
 
 def _apply(patches: Iterable[str]) -> None:
     """What makes this child another than others."""
-    gitstate.durable._renameat2()  # looked up once in a process, and none of an operation's steps
+    gitstate.medium._renameat2()  # looked up once in a process, and none of an operation's steps
     for patch in patches:
         words = patch.split("=")
         if words[0] == "without durability":
-            gitstate.durable.fsync = gitstate.durable.datasync = lambda descriptor: None
+            gitstate.medium.fsync = gitstate.medium.datasync = lambda descriptor: None
         elif words[0] == "in another boot":  # as if the machine had been restarted since
             gitstate.process.boot_id = lambda: ANOTHER_BOOT
         elif words[0] == "boot":  # or a certain one

@@ -10,7 +10,7 @@ import pytest
 from edits import ADOPT_ONE, edit, path_of, reconcile
 
 import gitstate
-from gitstate import StateRepository, durable
+from gitstate import StateRepository, durable, medium
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -27,7 +27,7 @@ def hardened(state: State, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, b
             raw = Path(f"/proc/self/fd/{descriptor}").read_bytes()
             noted.append(((state.base_dir / ".git/refs/heads/main").read_text().strip(), raw))
 
-    monkeypatch.setattr(durable, "fsync", note)
+    monkeypatch.setattr(medium, "fsync", note)
     return noted
 
 
@@ -49,7 +49,7 @@ def test_what_is_adopted_when_a_repository_is_made_is_durable_first(
     def note(descriptor: int) -> None:
         hardened.append((os.readlink(f"/proc/self/fd/{descriptor}"), (base / ".git").exists()))
 
-    monkeypatch.setattr(durable, "fsync", note)
+    monkeypatch.setattr(medium, "fsync", note)
     gitstate.open(project).init()
     assert (str(base / "registry.json"), False) in hardened
 
