@@ -12,7 +12,7 @@ from io import BufferedReader
 from itertools import accumulate
 from typing import TypeVar
 
-from gitstate.medium import readable
+from gitstate.medium import not_read, readable
 
 SIGNATURE = b"\377tOc\0\0\0\2"
 _FAN = struct.Struct(">256L")
@@ -65,8 +65,10 @@ class Pieces:
             return self._whole[offset : offset + size]
         if self._file is None:
             raise PackDamagedError("closed")
-        with readable(self.name):
+        try:
             return os.pread(self._file.fileno(), size, offset)
+        except OSError as error:
+            raise not_read(self.name, error) from None
 
     def all(self, offset: int, size: int) -> bytes:
         """Exactly *size* bytes at *offset*.

@@ -261,9 +261,7 @@ class Packs:
     def _in_order(self, object_id: bytes, names: list[str]) -> Iterator[str]:
         """*names*, those last where the object cannot be."""
         yield from names[:1]
-        if len(names) > _FEW and self._hints is None:
-            self._hints = Hints(self.directory)
-        without = self._hints.without(object_id) if len(names) > _FEW and self._hints is not None else frozenset()
+        without = self._hinted().without(object_id) if len(names) > _FEW else frozenset()
         yield from (name for name in names[1:] if name not in without)
         yield from (name for name in names[1:] if name in without)
 
@@ -302,10 +300,19 @@ class Packs:
             if name in self._open:
                 self._open.pop(name).close()
         new = sorted(names - known)
-        found = self.directory.statuses(PACKS, [f"{name}.pack" for name in new]) if new else []
-        ages = {name: 0 if status is None else -status.st_mtime_ns for name, status in zip(new, found, strict=True)}
+        # Of many, most are large and old, and are looked for by their hints: which came last counts for the others.
+        hinted = frozenset(self._hinted().names) if len(names) > _FEW else frozenset()
+        young = [name for name in new if name not in hinted]
+        found = self.directory.statuses(PACKS, [f"{name}.pack" for name in young]) if young else []
+        ages = dict.fromkeys(new, 0)
+        ages |= {name: -status.st_mtime_ns for name, status in zip(young, found, strict=True) if status is not None}
         self._names[:0] = sorted(new, key=ages.__getitem__)
         return names != known
+
+    def _hinted(self) -> Hints:
+        if self._hints is None:
+            self._hints = Hints(self.directory)
+        return self._hints
 
     def _forget_hints(self) -> None:
         hints, self._hints = self._hints, None
