@@ -65,11 +65,13 @@ def peers(result: dict[str, Any]) -> str:
                 ms(row["median_ms"]),
                 ms(row["p90_ms"]),
                 row["count"],
+                times(found["firsts"][name]["ratio"]),
             )
             for name, row in found["sides"].items()
         )
         heading = f"a state of {found['bytes']['state']:,} bytes"
-        parts.append(table([heading, "against the plain save", "spread", "median ms", "p90 ms", "saves"], rows))
+        columns = ["against the plain save", "spread", "median ms", "p90 ms", "saves", "first of a turn"]
+        parts.append(table([heading, *columns], rows))
     return "\n\n".join([*parts, repeated(result)])
 
 

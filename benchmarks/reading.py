@@ -8,20 +8,15 @@ in a process that has just begun. ``after a mutation``: 0.1 s after one. The sid
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import orjson
+from measuring import arguments, bar, print_table, report, scratch
 
 import gitstate
 from gitstate import sight
@@ -103,33 +98,31 @@ def figures(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--size", type=int, default=10_000, help="bytes of a session state, about")
     parser.add_argument("--loops", type=int, default=4, help="active loops")
-    parser.add_argument("--json", type=Path, help="where the figures go")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="gitstate-bench-") as directory:
-        state = furnished(Path(directory), asked.loops, asked.size)
-        groups = {}
+    with scratch(asked.directory) as directory:
+        state = furnished(directory, asked.loops, asked.size)
+        rows: dict[str, dict[str, float]] = {}
         for when in ("after a mutation", "later"):
             state.update_loop(loop_of(0), {"note": when})
             time.sleep(0.1 if when == "after a mutation" else 2.5)
-            for group, sides in sides_of(state, Path(directory)).items():
-                groups[f"{group}, {when}"] = figures(measure(sides, asked.rounds))
+            for group, sides in sides_of(state, directory).items():
+                found = figures(measure(sides, asked.rounds))
+                rows |= {f"{name}: {group}, {when}": row for name, row in found.items()}
         sizes = {
             "session_state": (state.loops_dir / loop_of(0) / "session-state.json").stat().st_size,
             "registry": state.registry_path.stat().st_size,
         }
-    for group, rows in groups.items():
-        print(f"{group:34} {'ratio':>7} {'wanted':>7} {'median':>9} {'p90':>9}  (us)")
-        for name, row in rows.items():
-            wanted = f"{WANTED:.1f}" if name in ("get_loop", "list_active_loops") else ""
-            print(f"  {name:32} {row['ratio']:7.2f} {wanted:>7} {row['median_us']:9.1f} {row['p90_us']:9.1f}")
-    if asked.json:
-        machine = {"system": platform.platform(), "python": sys.version.split()[0], "cpus": os.cpu_count()}
-        report = {"machine": machine, "rounds": asked.rounds, "loops": asked.loops, "bytes": sizes, "groups": groups}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+    print_table(rows, {"ratio": "ratio", "median_us": "median us", "p90_us": "p90 us"})
+    bars = [
+        bar(5, f"{name} / reading and parsing with orjson", row["ratio"], WANTED)
+        for name, row in rows.items()
+        if name.startswith(("get_loop:", "list_active_loops:"))
+    ]
+    report("reading", parser, asked, bars, rounds=asked.rounds, loops=asked.loops, bytes=sizes, sides=rows)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,8 @@ machine as well. Modules are compiled first, as an installation does.
 
 from __future__ import annotations
 
-import argparse
 import compileall
-import json
 import os
-import platform
 import random
 import statistics
 import sys
@@ -22,6 +19,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from measuring import arguments, bar, print_table, report
 
 import gitstate
 
@@ -99,29 +98,25 @@ def figures(found: dict[str, list[Taken]], commands: Sequence[str]) -> dict[str,
         for clock in ("wall", "cpu"):
             key = f"{clock}_median_ms"
             rows[name][f"{clock}_ratio"] = round(rows[name][key] / base[key], 2)
-        rows[name]["wanted"] = WANTED[name]
     return rows
 
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--loops", type=int, default=4, help="active loops in the project")
-    parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--only", default=",".join(IMPORTS), help="the commands, with commas between")
     asked = parser.parse_args()
     commands = asked.only.split(",")
     rows = figures(measure(commands, asked.rounds, asked.loops), commands)
-    print(f"{'':20} {'ratio':>6} {'by cpu':>7} {'wanted':>7} {'median':>8} {'p90':>8} {'cpu':>8} {'cpu p90':>8}  (ms)")
-    for name, row in rows.items():
-        ratios = (f"{row[key]:.2f}" if key in row else "" for key in ("wall_ratio", "cpu_ratio", "wanted"))
-        times = "".join(f" {row[f'{clock}_ms']:8.1f}" for clock in ("wall_median", "wall_p90", "cpu_median", "cpu_p90"))
-        print(f"{name:20} {next(ratios):>6} {next(ratios):>7} {next(ratios):>7}{times}")
-    if asked.json:
-        machine = {"system": platform.platform(), "python": sys.version.split()[0], "cpus": os.cpu_count()}
-        report = {"machine": machine, "rounds": asked.rounds, "loops": asked.loops, "sides": rows}
-        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+    headings = {"wall_ratio": "ratio", "cpu_ratio": "by cpu", "wall_median_ms": "median ms", "wall_p90_ms": "p90 ms"}
+    print_table(rows, {**headings, "cpu_median_ms": "cpu ms"})
+    bars = [
+        bar(7, f"gitstate {name} / python -c {IMPORTS[name]!r}", rows[name]["wall_ratio"], WANTED[name])
+        for name in commands
+    ]
+    report("startup", parser, asked, bars, rounds=asked.rounds, loops=asked.loops, sides=rows)
 
 
 if __name__ == "__main__":

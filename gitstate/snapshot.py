@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -270,7 +270,7 @@ class Snapshot:
     def compared(self) -> list[Compared]:
         """The records that tell :meth:`changes`, read now."""
         touched = dict.fromkeys(place.loop_id for place in map(layout.place_of, self.edits) if place is not None)
-        return _compared(Snapshot(self.tree), self, touched, registry=REGISTRY in self.edits)
+        return list(_compared(Snapshot(self.tree), self, touched, registry=REGISTRY in self.edits))
 
     def state_or_none(self, loop_id: str) -> Record | None:
         """The session state of a loop wherever it lies; ``None`` without one, or with a damaged one."""
@@ -291,17 +291,16 @@ def difference_between(
     return changes_of(_compared(before, after, names, registry=registry))
 
 
-def _compared(before: Snapshot, after: Snapshot, loop_ids: Iterable[str], *, registry: bool) -> list[Compared]:
-    found = [Compared(loop_id, before.state_or_none(loop_id), after.state_or_none(loop_id)) for loop_id in loop_ids]
+def _compared(before: Snapshot, after: Snapshot, loop_ids: Iterable[str], *, registry: bool) -> Iterator[Compared]:
+    for loop_id in loop_ids:
+        yield Compared(loop_id, before.state_or_none(loop_id), after.state_or_none(loop_id))
     if registry:
-        found.append(Compared(None, _by_id(before), _by_id(after)))
-    return found
+        yield Compared(None, _by_id(before), _by_id(after))
 
 
 def changes_of(pairs: Iterable[Compared]) -> list[FieldChange]:
     """The fields in which records differ from what they were."""
-    found = [difference(pair.before, pair.after, loop_id=pair.loop_id) for pair in pairs]
-    return [_detached(change) for changes in found for change in changes]
+    return [_detached(change) for pair in pairs for change in difference(pair.before, pair.after, loop_id=pair.loop_id)]
 
 
 def _detached(change: FieldChange) -> FieldChange:
