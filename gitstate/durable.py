@@ -14,8 +14,9 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, BufferedWriter
+from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from gitstate import medium
 from gitstate.errors import StorageError
@@ -97,17 +98,17 @@ class Directory:
             os.close(descriptor)
 
     @contextmanager
-    def reading(self, name: str) -> Iterator[BufferedReader]:
+    def reading(self, name: str) -> Iterator[BinaryIO]:
         """A regular file opened for reading, for the length of a block.
 
         Raises:
             NotAFileError: it is missing, is not a regular file, or may not be read.
             UnreadableError: it cannot be read.
         """
-        with self.opened(name) as file, readable(name):
+        with BufferedReader(self.opened(name)) as file, readable(name):
             yield file
 
-    def opened(self, name: str) -> BufferedReader:
+    def opened(self, name: str) -> FileIO:
         """As :meth:`reading`, for longer. The caller closes it, and reads it where it is :func:`readable`."""
         try:
             descriptor = self._descriptor(name, _READ)
@@ -117,7 +118,7 @@ class Directory:
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
             raise NotAFileError(f"{name}: {kind_of(found.st_mode)}, not a file", path=name)
-        return open(descriptor, "rb")
+        return FileIO(descriptor)
 
     def tail(self, name: str, length: int) -> tuple[int, bytes]:
         """The size of a regular file, and its last *length* bytes or what there is; as if empty where there is none."""

@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import FileIO
 from typing import NamedTuple
 
 from gitstate.durable import Directory
@@ -140,7 +140,7 @@ def opened_index(directory: Directory) -> Iterator[Index | None]:
         yield _index_in(file)
 
 
-def _index_in(file: BufferedReader) -> Index | None:
+def _index_in(file: FileIO) -> Index | None:
     descriptor = file.fileno()
     number, length = divmod(os.fstat(descriptor).st_size, PAGE)
 

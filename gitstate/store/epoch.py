@@ -12,7 +12,7 @@ from gitstate import process
 from gitstate.digest import sha1
 from gitstate.durable import Directory
 from gitstate.layout import JOURNAL
-from gitstate.medium import NotAFileError
+from gitstate.medium import NotAFileError, readable
 
 MAGIC = b"gsmoved1"
 HEAD = struct.Struct(">8sI8s8s")  # with which every publication begins: magic, CRC, epoch, boot
@@ -37,7 +37,7 @@ def is_overruled(directory: Directory) -> bool:
         UnreadableError: the journal cannot be read.
     """
     try:
-        with directory.reading(JOURNAL) as file:
+        with directory.opened(JOURNAL) as file, readable(JOURNAL):
             raw = os.pread(file.fileno(), HEAD.size, 0)
     except NotAFileError:
         return False

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from gitstate.durable import Directory
 from gitstate.errors import StorageError
 from gitstate.layout import JOURNAL
-from gitstate.medium import NotAFileError
+from gitstate.medium import NotAFileError, readable
 from gitstate.store.entries import Entry
 from gitstate.store.epoch import HEAD as EPOCH
 from gitstate.store.epoch import MAGIC, this_boot
@@ -83,7 +83,7 @@ class Journal:
     def chain(self, known: Chain = ()) -> Chain:
         """What it holds, the oldest first: as far as it is whole. What is *known* of it is not read again."""
         try:
-            with self.directory.reading(JOURNAL) as file:
+            with self.directory.opened(JOURNAL) as file, readable(JOURNAL):
                 return _followed(file.fileno(), known)
         except NotAFileError:
             return ()

@@ -8,7 +8,7 @@ import struct
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from io import BufferedReader
+from io import FileIO
 from itertools import accumulate
 from typing import TypeVar
 
@@ -38,18 +38,19 @@ class Pieces:
     What is mapped kills the process (SIGBUS) when its file is cut short or its sector is bad.
     """
 
-    def __init__(self, source: BufferedReader | bytes, name: str = "") -> None:
+    def __init__(self, source: FileIO | bytes, name: str = "") -> None:
         self.name = name
-        self._file: BufferedReader | None = None
+        self._file: FileIO | None = None
         self._whole: bytes | None = None
+        self.size = len(source) if isinstance(source, bytes) else os.fstat(source.fileno()).st_size
         if isinstance(source, bytes):
             self._whole = source
-        elif os.fstat(source.fileno()).st_size <= _SMALL:
+        elif self.size <= _SMALL:
             with source, readable(name):
-                self._whole = source.read()
+                self._whole = source.readall()
+            self.size = len(self._whole)
         else:
             self._file = source
-        self.size = len(self._whole or b"") if self._file is None else os.fstat(self._file.fileno()).st_size
 
     @property
     def is_kept_open(self) -> bool:
