@@ -57,7 +57,8 @@ def main() -> None:
         }
         others: Sizes = {}
         if "updates" in asked.only:
-            others["fresh"] = fresh(root / "fresh", FRESH)
+            # Copied as the others are: what lies elsewhere on the disk is made and removed there at another cost.
+            others["fresh"] = working_copy(fresh(root / "made", FRESH), root / "fresh")
             if asked.archived:
                 others["archived"] = working_copy(archived(keep, asked.archived), root / "archived")
         os.sync()  # what was copied is not written back while something is measured

@@ -30,7 +30,7 @@ _FEW = 8  # packs that are looked into without asking for hints
 _KEPT = 64  # packs that are kept open
 _LOOKS = 3  # for packs that came while others were listed: whoever writes all the time brings more and more
 _TRIES = 50  # looks at a directory whose packs change all the time
-_BASES = 1024 * 1024  # bytes of objects that others are deltas of, kept from one read to the next
+_BASES = 512 * 1024  # bytes of objects that others are deltas of, kept from one read to the next
 
 
 def pack_names(directory: Directory) -> list[str]:
