@@ -276,9 +276,9 @@ class Directory:
             raise
         self.drop(prepared)
 
-    def prepare_for(self, name: str, raw: bytes, *, durable: bool = True) -> str:
-        """As :meth:`prepare`, with the mode of the file *name*, if there is one."""
-        return self.prepare(raw, mode=_mode_of(self.status(name), 0o600), durable=durable)
+    def prepare_like(self, present: os.stat_result | None, raw: bytes, *, durable: bool = True) -> str:
+        """As :meth:`prepare`, with the mode of what is *present* where the file is to go, if that is a file."""
+        return self.prepare(raw, mode=_mode_of(present, 0o600), durable=durable)
 
     def write_new(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> bool:
         """A file that appears whole, if nothing has that name yet; whether it did."""

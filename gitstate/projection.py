@@ -137,7 +137,7 @@ class Projection:
         after: Tree,
         changed: Iterable[str],
         seen: Mapping[str, Found],
-        marks: Mapping[str, Mark] | None = None,
+        marks: Mapping[str, Mark],
     ) -> tuple[list[str], set[str]]:
         """Make the files say what *after* says: moves, session states, the registry last.
 
@@ -146,7 +146,6 @@ class Projection:
         """
         problems: list[str] = []
         unlike: set[str] = set()
-        marks = marks or {}
         paths = sorted(set(changed), key=lambda path: (path == REGISTRY, path))
         try:
             self._make_directories()
@@ -241,7 +240,7 @@ class Projection:
         self, path: str, wanted: bytes | None, before: Tree, seen: Mapping[str, Found], mark: Mark | None
     ) -> bool:
         """Replace one file unless it was edited meanwhile; whether it is as wanted now."""
-        status = None if mark is None else self.directory.status(path)
+        status = self.directory.status(path)
         present = before.read(path) if status is not None and mark_of(status) == mark else self.found(path)
         if present == wanted:
             return True
@@ -258,34 +257,34 @@ class Projection:
             self.directory.make(above)
         # Anything but the head's own version is replaced for good: coming back in a power cut, after the same field was
         # changed once more, it would be taken for a fresh edit.
-        return self._replaced(path, wanted, present, durable=present is not None and present not in held.values())
-
-    def _replaced(self, path: str, wanted: bytes, present: Found, *, durable: bool) -> bool:
-        """Put *wanted* in the place of what was *present* when it was compared; whether nobody came in between.
-
-        What an exchange displaced is looked at once more, and goes back if it is something else.
-        """
-        aside = self.directory.prepare_for(path, wanted, durable=durable)
+        durable = present is not None and present not in held.values()
+        aside = self.directory.prepare_like(status, wanted, durable=durable)
         try:
-            if present is None:
-                return self.directory.link(aside, path)
-            if not self.directory.exchange(aside, path):
-                if self.found(path) != present:
-                    return False
-                self.directory.move(aside, path, durable=durable)  # and what came in between is lost
-                return True
-            try:
-                is_as_compared = self.found(aside) == present
-            except BaseException:
-                self._put_back(aside, path, wanted)
-                raise
-            if not is_as_compared:
-                self._put_back(aside, path, wanted)
-            elif durable:
-                self.directory.sync(path.rpartition("/")[0])
-            return is_as_compared
+            return self._replaced(path, aside, wanted, present, durable=durable)
         finally:
             self.directory.drop(aside)
+
+    def _replaced(self, path: str, aside: str, wanted: bytes, present: Found, *, durable: bool) -> bool:
+        """Put *aside*, which has what is *wanted*, in the place of what was *present* when it was compared; whether nobody
+        came in between. What an exchange displaced is looked at once more, and goes back if it is something else.
+        """
+        if present is None:
+            return self.directory.link(aside, path)
+        if not self.directory.exchange(aside, path):
+            if self.found(path) != present:
+                return False
+            self.directory.move(aside, path, durable=durable)  # and what came in between is lost
+            return True
+        try:
+            is_as_compared = self.found(aside) == present
+        except BaseException:
+            self._put_back(aside, path, wanted)
+            raise
+        if not is_as_compared:
+            self._put_back(aside, path, wanted)
+        elif durable:
+            self.directory.sync(path.rpartition("/")[0])
+        return is_as_compared
 
     def _put_back(self, aside: str, path: str, wanted: bytes) -> None:
         """Undo an exchange by which *wanted* came to *path*."""

@@ -117,7 +117,7 @@ class Publishing:
         noted, lease.noted = lease.noted, None
         try:
             self.notes.drop()
-            marks = noted.marks if isinstance(noted, Note) else None
+            marks = noted.marks if isinstance(noted, Note) else {}
             problems, unlike = self.projection.apply(old, new, paths, seen, marks)
             self.projection.follow_legacy(new)
             if isinstance(noted, Note) and not problems and not unlike:

@@ -46,7 +46,7 @@ SWEEPS = (
         "power cut, in three models of a file system, in and after operations, pairs and triples of them, and after kills",
         (_CUT, "-k", "not artifact"), "power cut", 5000,
     ),
-    Sweep("power cut while artifacts are moved (names only)", (_CUT, "-k", "artifact"), "power cut", 15000),
+    Sweep("power cut while artifacts are moved (names only)", (_CUT, "-k", "artifact"), "power cut", 17000),
     Sweep("an error (EIO, ENOSPC, EDQUOT, EROFS, EMFILE) at the N-th call", (_IO, "-k", "an_io_error"), "I/O errors", 2000),
     Sweep("a failed fsync, then a power cut", (_IO, "-k", "failed_fsync"), "failed fsync", 100),
     Sweep("a file that cannot grow", (_IO, "-k", "cannot_grow"), "largest file", 100),
