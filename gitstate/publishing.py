@@ -19,6 +19,8 @@ from gitstate.snapshot import Snapshot
 from gitstate.store.revisions import Revision, Revisions, author_of
 from gitstate.upkeep import Upkeep
 
+_NOTED_TOGETHER = 8  # commits that go into the index of changes at once: one takes about as long as eight
+
 
 @dataclass(eq=False, repr=False)
 class Publishing:
@@ -56,14 +58,15 @@ class Publishing:
         tags = [(ref, made.add_stored(self.revisions.build_tag(ref, revision))) for ref in after.new_tags]
         recent = self.revisions.recent
         prepared = recent.prepare(parent.id, revision.id, made.objects, made.bases)
-        is_first = prepared.publication.number == 1
+        number = prepared.publication.number
+        is_first = number == 1
         try:
             with self.keeper.guard.hold(self.patience):
                 self.keeper.prove(lease)
                 recent.publish(prepared)
                 self.revisions.keep_at_hand(revision, made)
                 # The commit point is passed: from here on nothing is raised.
-                problems = [*self._evidence(parent, revision, operation)]
+                problems = [*self._evidence(parent, revision, operation, is_noted=number % _NOTED_TOGETHER == 1)]
                 untagged = self._tag(tags)
                 problems += untagged
                 changed = paths | frozenset(after.edits)
@@ -83,9 +86,10 @@ class Publishing:
             self.upkeep.keep_few()
         return revision
 
-    def _evidence(self, parent: Revision, revision: Revision, operation: Operation) -> Iterator[str]:
-        with suppress(GitStateError):  # it is derived, and caught up with by the next one
-            self.revisions.note(revision)
+    def _evidence(self, parent: Revision, revision: Revision, operation: Operation, *, is_noted: bool) -> Iterator[str]:
+        if is_noted:
+            with suppress(GitStateError):  # it is derived, and caught up with by the next one
+                self.revisions.note(revision)
         try:
             self.revisions.refs.note_move(
                 parent.id, revision.id, author_of(operation), revision.committed, operation.subject

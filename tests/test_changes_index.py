@@ -9,6 +9,9 @@ import pytest
 
 import gitstate
 from gitstate import StateRepository
+from gitstate.durable import Directory
+from gitstate.layout import ASIDE
+from gitstate.store.changes import ending_of
 
 
 def told(root: Path) -> list[object]:
@@ -51,3 +54,18 @@ def test_a_harmed_index_changes_no_answer(state: StateRepository, index: Path, h
     with_it = told(state.project_root)
     index.unlink()
     assert told(state.project_root) == with_it
+
+
+def test_commits_that_are_not_noted_yet_are_found_all_the_same(state: StateRepository, index: Path) -> None:
+    seen = set()
+    for number in range(9):
+        state.update_loop("two" if number % 2 else "one", {"note": f"number {number}"})
+        ending = ending_of(Directory(state.base_dir, ASIDE))
+        assert ending is not None
+        seen.add([change.revision for change in state.log()].index(ending.revision))
+        with_it = told(state.project_root)
+        raw = index.read_bytes()
+        index.unlink()
+        assert told(state.project_root) == with_it
+        index.write_bytes(raw)
+    assert seen == set(range(8)), "eight are noted together"

@@ -16,6 +16,7 @@ from gitstate.layout import ASIDE, CHANGES
 from gitstate.store import changes, pages
 from gitstate.store.changes import Index, Noted, ending_of, note, opened_index
 from gitstate.store.pages import IndexDamagedError
+from gitstate.store.revisions import Revision, Revisions
 
 HISTORIES = {  # loops, commits, and how many are noted at once at most
     "one loop": (1, 500, 3),
@@ -277,11 +278,34 @@ def test_whoever_cannot_build_on_an_older_page_begins_anew(state: StateRepositor
         assert index.is_whole
 
 
-def test_an_index_of_an_older_gitstate_is_made_anew_by_the_next_mutation(state: StateRepository, paged: Path) -> None:
+def test_an_index_of_an_older_gitstate_is_made_anew_by_the_next_mutations(state: StateRepository, paged: Path) -> None:
     expected = told(state.project_root)
     paged.write_bytes(bytes(44 * 50))
     assert told(state.project_root) == expected
-    newest = state.update_loop("one", {"note": "newer"}) and state.revision()
-    ending = ending_of(Directory(state.base_dir, ASIDE))
+    ending = None
+    for number in range(8):  # they are noted together
+        newest = state.update_loop("one", {"note": f"newer {number}"}) and state.revision()
+        ending = ending or ending_of(Directory(state.base_dir, ASIDE))
+        assert ending is None or told(state.project_root)[0][0] == newest
     assert ending is not None
-    assert ending.revision == newest
+
+
+def test_a_question_from_a_commit_that_is_not_noted_walks_no_further_than_to_one_that_is(
+    state: StateRepository, paged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while (ending := ending_of(Directory(state.base_dir, ASIDE))) is None or ending.revision == state.revision():
+        state.update_loop("one", {"note": f"at {state.revision()}"})
+    read: set[str] = set()
+    reading = Revisions.read
+
+    def counted(revisions: Revisions, revision: str) -> Revision:
+        read.add(revision)
+        return reading(revisions, revision)
+
+    monkeypatch.setattr(Revisions, "read", counted)
+    with gitstate.open(state.project_root) as another:
+        expected = list(another.log("two"))
+        assert len(expected) < len(read) < 40, "there are more than seventy"
+        read.clear()
+        another.show("HEAD~66")
+        assert len(read) < 20

@@ -73,7 +73,9 @@ class Index:
         """The last record of a commit that is noted under one of *times*; everything up to it is its past."""
         wanted = bytes.fromhex(revision)
         for time in dict.fromkeys(times):
-            before = self._pages.newest_where(lambda page, time=time: page.time < time, self._last.page)  # type: ignore[misc]
+            before: Page | None = self._pages.last
+            if self._pages.last.time >= time:  # most are asked for soon after they were made
+                before = self._pages.newest_where(lambda page, time=time: page.time < time, self._last.page)  # type: ignore[misc]
             found = None
             for number in range(before.number if before is not None else 0, self._last.page + 1):
                 page = self._pages[number]

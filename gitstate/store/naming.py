@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from gitstate.errors import InvalidInputError, RevisionNotFoundError, shown
@@ -50,11 +51,11 @@ def resolve(revisions: Revisions, text: str | datetime, *, head: str | None = No
 
 
 def _noted_before(revisions: Revisions, revision: str, steps: int) -> str | None:
-    """The commit so many *steps* before another, if both are noted."""
+    """The commit so many *steps* before another, if it is noted."""
     with opened_index(revisions.objects.directory) as index, suppress(IndexDamagedError):
-        position = None if index is None else revisions.position(index, revision)
-        if index is not None and position is not None:
-            return index.earlier(position, steps)
+        newer, position = (0, None) if index is None else revisions.reach(index, revision)
+        if index is not None and position is not None and steps >= newer:
+            return index.earlier(position, steps - newer)
     return None
 
 
@@ -63,8 +64,11 @@ def _at(revisions: Revisions, moment: datetime, head: str) -> str:
         raise InvalidInputError(f"a moment without a time zone is ambiguous: {moment.isoformat()}")
     oldest = None
     with opened_index(revisions.objects.directory) as index, suppress(IndexDamagedError):
-        position = None if index is None else revisions.position(index, head)
+        newer, position = (0, None) if index is None else revisions.reach(index, head)
         if index is not None and position is not None:
+            for found in islice(revisions.walk(head), newer):
+                if found.time <= moment:
+                    return found.id
             for found in map(revisions.read, index.not_after(int(moment.timestamp()), position)):
                 if found.time <= moment:
                     return found.id

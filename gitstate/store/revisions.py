@@ -154,22 +154,33 @@ class Revisions:
 
     def trail(self, start: str, loop_id: str) -> Iterator[Revision]:
         """As :meth:`walk`, without most of those that do not concern a loop."""
+        current: str | None = start
         with opened_index(self.objects.directory) as index:
-            current: str | None = start
-            unknown = 0
-            while current is not None:
-                position = None if index is None or unknown >= _ASTRAY else self.position(index, current)
-                if index is None or position is None:
-                    revision = self.read(current)
-                    yield revision
-                    current, unknown = revision.parent, unknown + 1
-                    continue
-                unknown = _ASTRAY  # what the index leads to is before all that it knows, or where it is damaged
-                with suppress(IndexDamagedError):
+            newer, position = (0, None) if index is None else self.reach(index, start)
+            for revision in islice(self.walk(start), newer):
+                yield revision
+                current = revision.parent
+            if index is not None and position is not None:
+                with suppress(
+                    IndexDamagedError
+                ):  # what it leads to is before all that it knows, or where it is damaged
                     for revision in map(self.read, index.of_loop(loop_id, position)):
                         yield revision
                         current = revision.parent
                     current = self.read(index.first).parent
+            if current is not None:
+                yield from self.walk(current)
+
+    def reach(self, index: Index, start: str) -> tuple[int, Position | None]:
+        """How many commits from *start* back the index does not know yet, and where the next one is noted, if one is."""
+        newer = 0
+        with suppress(CorruptStateError):  # whoever walks there meets it
+            for revision in islice(self.walk(start), _ASTRAY):
+                position = self.position(index, revision.id)
+                if position is not None:
+                    return newer, position
+                newer += 1
+        return 0, None
 
     def position(self, index: Index, revision: str) -> Position | None:
         """Where a commit is noted, if it is."""
