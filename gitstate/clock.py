@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -36,6 +37,7 @@ class SystemClock:
         time.sleep(seconds)
 
 
+@lru_cache(maxsize=8)  # one moment is written in several places
 def isoformat(moment: datetime) -> str:
     """*moment* as JavaScript's ``toISOString`` writes it: UTC, milliseconds, ``Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

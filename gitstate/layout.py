@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 STATE_DIRECTORY = (".aiwg", "ralph-external")
@@ -81,6 +82,7 @@ def archived_path(loop_id: str) -> str:
     return f"{ARCHIVE}/{loop_id}/{STATE_FILE}"
 
 
+@lru_cache(maxsize=1024)
 def place_of(path: str) -> Place | None:
     """The loop that a versioned path belongs to; ``None`` for the registry and for whatever is not versioned."""
     parts = path.split("/")

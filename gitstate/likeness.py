@@ -47,6 +47,8 @@ def _runs(one: bytes, other: bytes) -> Iterator[Run]:
         size = _common_start(one, other, here, there)
         if size:
             yield Run(here, there, size)
+        if there + size == len(other):
+            break
         here, there, spent = _meeting(one, other, here + size, there + size, is_brief=left < 0)
         left -= spent
 
@@ -91,6 +93,8 @@ def _meeting(one: bytes, other: bytes, here: int, there: int, *, is_brief: bool)
             gain = same - (found - here) - (line - there)
             if gain > gained:
                 best, gained = (found, line), gain
+                if gained >= enough:
+                    break
         line = other.find(b"\n", line + 1)
     if best is not None:
         return *best, spent

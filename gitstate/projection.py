@@ -152,6 +152,8 @@ class Projection:
         except GitStateError as error:
             problems.append(error.message)
         for place in filter(None, map(layout.place_of, paths)):
+            if place.path in marks:  # it stands there, and was put there to the end
+                continue
             try:
                 self._place_directory(after, place)
             except GitStateError as error:
@@ -240,12 +242,12 @@ class Projection:
         self, path: str, wanted: bytes | None, before: Tree, seen: Mapping[str, Found], mark: Mark | None
     ) -> bool:
         """Replace one file unless it was edited meanwhile; whether it is as wanted now."""
-        status = self.directory.status(path)
-        present = before.read(path) if status is not None and mark_of(status) == mark else self.found(path)
+        status, known = self.directory.status(path), before.read(path)
+        present = known if status is not None and mark_of(status) == mark else self.found(path)
         if present == wanted:
             return True
         place = layout.place_of(path)  # after a move, what was at the other place may be here
-        held = {name: before.read(name) for name in ([path] if place is None else [path, place.other.path])}
+        held = {path: known} if place is None else {path: known, place.other.path: before.read(place.other.path)}
         if present is not None and present not in [seen.get(name, raw) for name, raw in held.items()]:
             return False
         if wanted is None:

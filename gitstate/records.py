@@ -200,12 +200,8 @@ def valid_record(path: str, raw: bytes, revision: str | None = None) -> Record:
     Raises:
         CorruptStateError: it is not a valid one.
     """
-    return _valid(path, raw, None, revision)
-
-
-def _valid(path: str, raw: bytes, known: _Known | None, revision: str | None = None) -> Record:
     try:
-        value = parse(raw, is_plain=known is not None and known.is_plain)
+        value = parse(raw)
     except InvalidRecordError:
         value, damage = None, describe_damage(raw)
     else:
@@ -284,7 +280,8 @@ def fresh_record(path: str, raw: bytes) -> Record:
     Raises:
         CorruptStateError: it is not a valid one.
     """
-    return _valid(path, raw, _recalled(path, raw))
+    known = _recalled(path, raw)
+    return valid_record(path, raw) if known is None else cast("Record", parse(raw, is_plain=known.is_plain))
 
 
 def written_record(path: str, record: Record, before: bytes | None) -> bytes:

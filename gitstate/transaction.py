@@ -231,7 +231,9 @@ class Writer:
 
     def _newest_generation(self) -> int:
         try:
-            self.revisions.recent.learn()  # the head is in the journal: there it is found at once
-            return self.revisions.newest_generation(self.revisions.head())
+            head = self.revisions.head()
+            if not self.revisions.recent.is_known(head):
+                self.revisions.recent.learn()  # the head is in the journal: there it is found at once
+            return self.revisions.newest_generation(head)
         except CorruptStateError:
             return 0

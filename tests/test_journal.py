@@ -134,6 +134,24 @@ def test_a_branch_that_went_on_from_the_journal_stays_where_it_is(
     assert git(busy.base_dir, "rev-parse", "main~1").stdout.strip() == by_hand
 
 
+def test_what_is_published_where_the_branch_was_set_back_by_hand_is_acknowledged(
+    busy: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {path: path.read_bytes() for path in busy.base_dir.rglob("*.json") if ".git" not in path.parts}
+    back = busy.revision()
+    with StateRepository(busy.project_root, actor="user:bob") as another:
+        for number in range(3):
+            another.update_loop("one", {"note": f"number {number}"})
+    git(busy.base_dir, "update-ref", "refs/heads/main", back)
+    for path, raw in files.items():
+        path.write_bytes(raw)
+    busy.update_loop("one", {"note": "after"})
+    head = busy.revision()
+    (busy.base_dir / BRANCH).write_text(f"{back}\n")  # its last move was not synced
+    late = restarted(busy, monkeypatch)
+    assert (late.revision(), late.get_loop("one")["note"]) == (head, "after")
+
+
 def test_what_changes_nothing_is_acknowledged_after_a_sync_of_what_stands_there(
     busy: StateRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from array import array
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -146,15 +147,14 @@ class Packed:
         self.size = 0  # bytes of the entries
         # In the order of their ids: these, offsets, and CRC-32s.
         self._names: list[bytes] = []
-        self._places: list[int] = []
-        self._checks: list[int] = []
+        self._places, self._checks = array("I"), array("I")
         self._counts = [0] * 256  # of ids by their first byte
 
     def with_entries(self, entries: Sequence[Entry]) -> Packed:
         made = Packed()
         made.entries, made.size = dict(self.entries), self.size
-        made._names, made._places = list(self._names), list(self._places)
-        made._checks, made._counts = list(self._checks), list(self._counts)
+        made._names, made._places = self._names[:], self._places[:]
+        made._checks, made._counts = self._checks[:], self._counts[:]
         for entry in entries:
             if entry.id not in made.entries:
                 name = bytes.fromhex(entry.id)

@@ -105,12 +105,14 @@ def _is_known(directory: Directory) -> bool:
 
 def configuration(directory: Directory) -> bytes:
     """The configuration; nothing where none can be read. It is never followed anywhere, so that does no harm."""
-    found = directory.status(CONFIG)
-    if found is not None and stat.S_ISREG(found.st_mode) and found.st_size > _CONFIG_LIMIT:
-        raise unsafe(f"its configuration has {found.st_size} bytes, more than the {_CONFIG_LIMIT} that are read")
     try:
         return directory.read(CONFIG, _CONFIG_LIMIT) or b""
     except NotAFileError:
+        found = directory.status(CONFIG)
+        if found is not None and stat.S_ISREG(found.st_mode) and found.st_size > _CONFIG_LIMIT:
+            raise unsafe(
+                f"its configuration has {found.st_size} bytes, more than the {_CONFIG_LIMIT} that are read"
+            ) from None
         return b""
 
 

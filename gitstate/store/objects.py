@@ -26,6 +26,7 @@ NUMBERS = {name: number for number, name in KINDS.items()}
 _ID = re.compile(r"\A[0-9a-f]{40}\Z")
 _CACHED = 512  # objects; a mutation reads a few dozen
 _PARSED = 1024  # objects that are kept as what was parsed
+_HARDLY = 160  # bytes up to which compressing saves next to nothing
 _LARGE = 64 * 1024  # bytes from which on an object counts as large: of these, there are at hand
 _LARGE_BYTES = 64 * 1024 * 1024  # bytes in all, or one
 _CACHED_BYTES = 2 * 1024 * 1024  # of all others that are kept
@@ -354,8 +355,9 @@ def path_of(object_id: str) -> str:
 def deflated(raw: bytes) -> bytes:
     """*raw* as git stores it, compressed a little."""
     # Most of what is stored is small, and making the tables for a window of 32 KB takes ten times as long as filling them.
-    window, memory = (12, 4) if len(raw) <= 1 << 12 else (15, 8)
-    deflating = zlib.compressobj(1, zlib.DEFLATED, window, memory)
+    # What is very small, a tree or a difference, is mostly ids, and hardly gets smaller.
+    level, window, memory = (0, 9, 1) if len(raw) <= _HARDLY else (1, 12, 4) if len(raw) <= 1 << 12 else (1, 15, 8)
+    deflating = zlib.compressobj(level, zlib.DEFLATED, window, memory)
     return deflating.compress(raw) + deflating.flush()
 
 

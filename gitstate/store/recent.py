@@ -136,6 +136,10 @@ class Recent:
         found = publication(os.urandom(8), 1, parent, head, made, os.urandom(12))
         return self._prepared(found, Packed(), objects, ())
 
+    def is_known(self, head: str) -> bool:
+        """Whether *head* is the newest that was learnt of the journal: nobody has published since."""
+        return self._ends_at(self._known.chain, head)
+
     @staticmethod
     def _ends_at(chain: Chain, head: str) -> bool:
         """Whether the journal alone makes *head* durable, with all before it."""

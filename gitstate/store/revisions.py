@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -357,12 +358,14 @@ def _noted(revision: Revision) -> Noted:
 
 def author_of(operation: Operation) -> bytes:
     """The author of an operation: ``user:alice`` on devbox is ``alice <alice@devbox>``."""
-    name = (
-        re.sub(r"[<>\x00-\x1f\x7f]", "", operation.actor.partition(":")[2] or operation.actor).strip(" .,:;\"'")
-        or "unknown"
-    )
+    return _author(operation.actor, operation.host or "localhost")
+
+
+@lru_cache(maxsize=64)
+def _author(actor: str, host: str) -> bytes:
+    name = re.sub(r"[<>\x00-\x1f\x7f]", "", actor.partition(":")[2] or actor).strip(" .,:;\"'") or "unknown"
     mail = re.sub(r"[^A-Za-z0-9._+-]", "-", name)
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", operation.host or "localhost")
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", host)
     return f"{name} <{mail}@{host}>".encode("utf-8", "replace")
 
 
