@@ -7,6 +7,7 @@ so nothing is taken for more than it is.
 
 from __future__ import annotations
 
+import os
 import stat
 from datetime import UTC, datetime
 from typing import NamedTuple, cast
@@ -100,6 +101,11 @@ class Claim(NamedTuple):
         )
 
 
+def mark_in(found: os.stat_result) -> tuple[int, int, int]:
+    """What tells a record's file from another: links come to it and go, so the time of its status does not count."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def find_claim(directory: Directory, name: str, moment: float, known: Claim | None = None) -> Claim | None:
     """What stands at *name*, seen at *moment* of the monotonic clock; ``None`` when nothing does.
 
@@ -116,7 +122,7 @@ def find_claim(directory: Directory, name: str, moment: float, known: Claim | No
         if status is None:
             return None
         found = status
-    mark = (found.st_ino, found.st_size, found.st_mtime_ns)
+    mark = mark_in(found)
     if known is not None and (raw, mark) == (known.raw, known.mark):
         return known
     return Claim(raw, mark, stat.S_ISREG(found.st_mode), _readable(raw), moment)

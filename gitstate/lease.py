@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from gitstate import process
-from gitstate.claim import LIMIT, Claim, find_claim, story_of, way_out_of
+from gitstate.claim import LIMIT, Claim, find_claim, mark_in, story_of, way_out_of
 from gitstate.clock import Clock
 from gitstate.durable import Directory
 from gitstate.encoding import SAFE_INTEGER, Record, encode
@@ -167,8 +167,7 @@ class LeaseKeeper:
         lease = Lease(generation, secrets.token_hex(16), process.own_identity(), 0.0, purpose)
         if not self._publish(lease):
             return None
-        record = self.directory.status(LEASE_RECORD)
-        lease.since = 0 if record is None else record.st_mtime_ns
+        lease.since = 0 if lease.claim is None else lease.claim.mark[2]
         return lease
 
     def _publish(self, lease: Lease) -> bool:
@@ -178,7 +177,12 @@ class LeaseKeeper:
         published, lease.claim = False, None
         self.take_sign_away(lease)
         try:
-            lease.sign = self.directory.prepare(encode(self._record(lease)), mode=0o644, durable=False)
+            record = self._record(lease)
+            raw = encode(record)
+            lease.sign = self.directory.prepare(raw, mode=0o644, durable=False)
+            found = self.directory.status(lease.sign)
+            if found is not None:
+                lease.claim = Claim(raw, mark_in(found), True, record, self.clock.monotonic())
             published = self.directory.link(lease.sign, LEASE_RECORD)
         finally:
             if not published:
@@ -278,7 +282,11 @@ class LeaseKeeper:
         return self._mine(lease) is not None
 
     def _mine(self, lease: Lease) -> Claim | None:
-        claim = self._find(lease.claim) if lease.pid == os.getpid() else None
+        if lease.pid != os.getpid():
+            return None
+        if self._stands(lease.claim):
+            return lease.claim
+        claim = self._find(lease.claim)
         if claim is None or claim is lease.claim:
             return claim
         if claim.raw is None:
@@ -288,6 +296,11 @@ class LeaseKeeper:
         found = (record.get("nonce"), record.get("pid"), record.get("startTime"))
         lease.claim = claim if found == (lease.nonce, lease.pid, lease.process["startTime"]) else None
         return lease.claim
+
+    def _stands(self, claim: Claim | None) -> bool:
+        """Whether the record is the very file of a claim of ours, which its sign keeps from being another one by now."""
+        found = None if claim is None else self.directory.status(LEASE_RECORD)
+        return found is not None and claim is not None and mark_in(found) == claim.mark
 
     def prove(self, lease: Lease) -> None:
         """Make sure that the lease is still ours, renewed if it expired unclaimed. Under the guard, before publishing.
@@ -326,7 +339,9 @@ class LeaseKeeper:
         """Give the lease back if it is still ours. Under the guard, *proved* in the same hold of it or not."""
         self.abandon(lease)
         claim = (lease.claim if proved else None) or self._mine(lease)
-        if claim is not None:  # whatever stands there is looked at once more when it was moved
+        if self._stands(claim) and self.clock.monotonic() < lease.monotonic_expiry:
+            self.directory.discard(LEASE_RECORD)  # one that has not expired is nobody else's to replace
+        elif claim is not None:  # whatever stands there is looked at once more when it was moved
             self._set_aside(claim)
         self._given_back = self.clock.monotonic()
 

@@ -387,6 +387,20 @@ MUTANTS = (
         ("tests/lease", "tests/test_fencing.py"),
     ),
     Mutant(
+        "any file counts as that of one's own lease",
+        "lease.py",
+        "mark_in(found) == claim.mark",
+        "True",
+        ("tests/lease",),
+    ),
+    Mutant(
+        "a lease is given back without a look at its end",
+        "lease.py",
+        "self._stands(claim) and self.clock.monotonic() < lease.monotonic_expiry",
+        "claim is not None",
+        ("tests/lease",),
+    ),
+    Mutant(
         "a lease is not looked at again before publishing",
         "publishing.py",
         """\

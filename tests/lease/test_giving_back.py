@@ -105,6 +105,37 @@ def test_an_overtaken_holder_does_not_remove_its_successors_record(state: StateR
     assert not state.lock_path.exists()
 
 
+def test_a_holder_whose_lease_was_broken_and_went_to_another_cannot_publish(state: StateRepository) -> None:
+    keeper, nothing = state._writer.keeper, lambda lease: None
+    first = keeper.acquire("update-the-loop", 0, first=nothing)
+    with keeper.guard.hold(0):
+        keeper.prove(first)
+    state.lock_path.unlink()
+    second = keeper.acquire("update-the-loop", 0, first=nothing)
+    with keeper.guard.hold(0):
+        with pytest.raises(LeaseLostError):
+            keeper.prove(first)
+        keeper.release(second)
+
+
+def test_a_lease_that_expired_since_it_was_proved_is_given_back_only_if_it_is_there_still(
+    state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes]
+) -> None:
+    """The original knows no guard: when ours has expired, it puts its own in the place."""
+    keeper = state._writer.keeper
+    lease = keeper.acquire("update-the-loop", 0, first=lambda lease: None)
+    with keeper.guard.hold(0):
+        keeper.prove(lease)
+        clock.advance(seconds=LEASE + 1)
+        theirs = json.dumps(originals(neighbour.pid, clock)).encode()
+        state.lock_path.unlink()
+        state.lock_path.write_bytes(theirs)
+        keeper.release(lease, proved=True)
+    assert state.lock_path.read_bytes() == theirs
+    state.lock_path.unlink()
+    keeper.take_sign_away(lease)
+
+
 def test_a_record_that_changed_since_it_was_judged_is_put_back(
     state: StateRepository, clock: Script, neighbour: subprocess.Popen[bytes]
 ) -> None:
