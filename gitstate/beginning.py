@@ -48,12 +48,7 @@ class Beginning:
         if state != "none":
             if complete:
                 self._settle_in()
-            if (
-                complete
-                or state == "unmarked"
-                or not self.directory.is_directory(layout.PRIVATE)
-                or self.directory.status(layout.GUARD) is None
-            ):
+            if complete or state == "unmarked" or self.directory.status(layout.GUARD) is None:
                 creation.complete(self.directory)
             if state == "clone":
                 self.projection.make_artifacts(self.revisions.tree(self.revisions.head()))

@@ -139,6 +139,8 @@ class Noting(Notes):
     def _look_at_some(self, index: Index, note: Note) -> tuple[bool, str]:
         """Whether the archived states whose turn it is are as the index has them, and whose turn it is then."""
         found = index.following(ARCHIVE, note.turn, SAMPLE + 1)
+        if not found:
+            return True, ""
         turn = found[SAMPLE].path if len(found) > SAMPLE else ""
         entries = found[:SAMPLE]
         names = [entry.path.partition("/")[2] for entry in entries]

@@ -177,8 +177,9 @@ class Projection:
         return problems, unlike
 
     def _make_directories(self) -> None:
-        for name in layout.DIRECTORIES:
-            if not self.directory.is_directory(name):
+        statuses = self.directory.statuses("", layout.DIRECTORIES)
+        for name, found in zip(layout.DIRECTORIES, statuses, strict=True):
+            if found is None or not stat.S_ISDIR(found.st_mode):
                 self.directory.make(name)
 
     def _place_directory(self, after: Tree, place: Place) -> None:
@@ -317,8 +318,10 @@ class Projection:
     def follow_legacy(self, after: Tree) -> None:
         """The legacy symlink: to the only active loop, or none. A regular file there is only moved once it is migrated."""
         active = after.loops(LOOPS)
-        found = self.directory.status(layout.LEGACY)
         target = layout.state_path(active[0]) if len(active) == 1 else None
+        if target is not None and self.directory.link_target(layout.LEGACY) == target:
+            return
+        found = self.directory.status(layout.LEGACY)
         if found is not None and not stat.S_ISLNK(found.st_mode):
             if not self._absorb_legacy(after):
                 return
@@ -326,7 +329,7 @@ class Projection:
         if target is None:
             if found is not None:
                 self.directory.discard(layout.LEGACY)
-        elif self.directory.link_target(layout.LEGACY) != target:
+        else:
             self.directory.symlink(target, layout.LEGACY)
 
     def legacy_state(self) -> Found:

@@ -168,12 +168,10 @@ def test_a_check_says_what_it_could_not_read_and_goes_on(
 
 
 def test_a_holder_who_cannot_read_his_own_record_is_told_why(state: StateRepository, unreadable: Unreadable) -> None:
-    with (
-        state._writer.leased("update") as lease,
-        unreadable(".lock", errno.EMFILE),
-        pytest.raises(StorageError) as caught,
-    ):
-        state._writer.keeper.prove(lease)
+    with state._writer.leased("update") as lease:
+        os.utime(state.lock_path)  # so that it has to be read to be known
+        with unreadable(".lock", errno.EMFILE), pytest.raises(StorageError) as caught:
+            state._writer.keeper.prove(lease)
     assert caught.value.facts["errno"] == errno.EMFILE
 
 

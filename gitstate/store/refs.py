@@ -8,6 +8,7 @@ says by its content who made it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -311,9 +312,15 @@ class Refs:
 
     def note_move(self, old: str, new: str, who: bytes, when: int, why: str) -> None:
         """A line in the branch's reflog: evidence, after the fact, that *new* was published."""
-        self.directory.make(".git/logs/refs/heads")
         line = b"%s %s %s %d +0000\t%s\n" % (old.encode(), new.encode(), who, when, why.encode())
-        self.directory.append(f".git/logs/{BRANCH}", line)
+        log = f".git/logs/{BRANCH}"
+        try:
+            self.directory.append(log, line)
+        except StorageError as error:
+            if error.facts.get("errno") != errno.ENOENT:
+                raise
+            self.directory.make(log.rpartition("/")[0])
+            self.directory.append(log, line)
 
     def reflog(self) -> list[Move]:
         """The moves of the branch, oldest first; lines that cannot be read are passed over."""
