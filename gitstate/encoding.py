@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import chain
 from typing import Final, NamedTuple, TypeAlias, TypeVar, cast
 
 import orjson
@@ -258,6 +259,29 @@ def reread(value: Json, known: Json) -> Json:
 
 def _reread(value: T) -> T:
     return cast("T", orjson.loads(orjson.dumps(value)))
+
+
+_FEW: Final = 16  # records that are not worth looking at
+
+
+def is_table(value: Json) -> bool:
+    """Whether *value* is a list of many records in which nothing can be changed but themselves, as long lists mostly are."""
+    if not isinstance(value, list) or len(value) < _FEW or set(map(type, value)) != {dict}:
+        return False
+    records = cast("list[Record]", value)
+    return set(map(type, chain.from_iterable(map(dict.values, records)))) <= _SCALARS
+
+
+def copied(record: Record, tables: Container[str]) -> Record:
+    """A copy of a record that was read, which shares nothing with it that can be changed. *tables* are the keys of those."""
+    return {
+        key: item
+        if type(item) in _SCALARS
+        else cast("Json", list(map(dict.copy, cast("list[Record]", item))))
+        if key in tables
+        else _reread(item)
+        for key, item in record.items()
+    }
 
 
 def encodes_alike(one: Json, other: Json) -> bool:

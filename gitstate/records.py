@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple, NotRequired, TypedDict, cast
 
-from gitstate.encoding import Json, Record, decode, parse, reread, write
+from gitstate.encoding import Json, Record, copied, decode, is_table, parse, reread, write
 from gitstate.errors import CorruptStateError, InvalidRecordError
 from gitstate.layout import REGISTRY
 
@@ -225,12 +225,13 @@ def _damage_of(path: str, value: Json) -> str | None:
 
 
 class _Known(NamedTuple):
-    """A record, and the bytes that hold it, which are plain if they were written plainly."""
+    """A record, and the bytes that hold it, which are plain if they were written plainly; the keys of its *tables*."""
 
     path: str
     raw: bytes
     record: Record
     is_plain: bool
+    tables: frozenset[str] = frozenset()
 
 
 _Name = tuple[bool, int, bytes, bytes]
@@ -281,7 +282,10 @@ def fresh_record(path: str, raw: bytes) -> Record:
         CorruptStateError: it is not a valid one.
     """
     known = _recalled(path, raw)
-    return valid_record(path, raw) if known is None else cast("Record", parse(raw, is_plain=known.is_plain))
+    if known is None:
+        return valid_record(path, raw)
+    # Reading it again takes a fifth of what copying it takes, but for tables, which take a third of that.
+    return copied(known.record, known.tables) if known.tables else cast("Record", parse(raw, is_plain=known.is_plain))
 
 
 def written_record(path: str, record: Record, before: bytes | None) -> bytes:
@@ -292,8 +296,16 @@ def written_record(path: str, record: Record, before: bytes | None) -> bytes:
     raw, is_plain = write(record, known.raw if known is not None and known.is_plain else b"")
     if is_plain and _damage_of(path, record) is None:
         made = cast("Record", reread(record, {} if known is None else known.record))
-        _remember(_Known(path, raw, made, True))
+        _remember(_Known(path, raw, made, True, _tables(made, known)))
     return raw
+
+
+def _tables(record: Record, known: _Known | None) -> frozenset[str]:
+    """The keys of its tables; those of what is still as it was *known* are known."""
+    seen, tables = (known.record, known.tables) if known is not None and known.is_plain else ({}, frozenset())
+    return frozenset(
+        [key for key, item in record.items() if (key in tables if item is seen.get(key) else is_table(item))]
+    )
 
 
 def process_of(state: Record) -> ProcessRecord | None:

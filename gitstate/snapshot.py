@@ -237,7 +237,6 @@ class Snapshot:
         """
         place, record = self.find(loop_id)
         raw = None if place.path in self.edits else self.tree.read(place.path)
-        # Reading it again takes a fifth of what copying it takes.
         return cast("Record", fresh(record)) if raw is None else fresh_record(place.path, raw)
 
     # --- what came of it ---

@@ -522,6 +522,35 @@ def test_what_the_caller_does_with_a_fresh_record_stays_with_him() -> None:
     assert known_record(PATH, raw)["notes"] == fresh_record(PATH, raw)["notes"] == ["a"]
 
 
+def touched(value: Json) -> None:
+    """Change everything in it that can be changed."""
+    for item in [*value.values()] if isinstance(value, dict) else [*value] if isinstance(value, list) else []:
+        touched(item)
+    if isinstance(value, dict):
+        value["touched"] = True
+    elif isinstance(value, list):
+        value.append("touched")
+
+
+@settings(max_examples=100, deadline=None)
+@given(values, st.integers(14, 18))
+def test_what_the_caller_does_with_the_rows_of_a_long_list_stays_with_him(value: Json, rows: int) -> None:
+    table: list[Json] = [{"number": number, "text": "a"} for number in range(rows)]
+    record: dict[str, Json] = {
+        "status": "running",
+        "table": [*table],
+        "nearly": [*table, {"deep": value}],
+        "value": value,
+    }
+    raw = written_record(PATH, record, None)
+    again = written_record(PATH, {**known_record(PATH, raw), "note": 1}, raw)
+    for written in (raw, again):
+        found = fresh_record(PATH, written)
+        assert repr(found) == repr(parse(written))
+        touched(found)
+        assert repr(known_record(PATH, written)) == repr(fresh_record(PATH, written)) == repr(parse(written))
+
+
 def test_a_fresh_record_of_what_was_not_written_here_is_looked_at_as_any_other() -> None:
     assert repr(fresh_record(PATH, b'{"status": "running", "a": 9007199254740992}')["a"]) == "9007199254740992.0"
     with pytest.raises(CorruptStateError):
