@@ -166,6 +166,15 @@ class Directory:
             raise storage_error(above, error) from None
         return found
 
+    def existing(self, above: str, names: Iterable[str]) -> list[str]:
+        """Which of *names* there are below a directory. As in :meth:`statuses`, a symlink on the way is followed."""
+        try:
+            with self._open(above) as parent:
+                # Most are not there, and to be told so by an exception takes twice as long.
+                return [name for name in names if os.access(name, os.F_OK, dir_fd=parent, follow_symlinks=False)]
+        except OSError as error:
+            raise storage_error(above, error) from None
+
     def is_directory(self, name: str) -> bool:
         """Whether *name* is a real directory."""
         found = self.status(name)

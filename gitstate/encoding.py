@@ -274,12 +274,9 @@ def is_table(value: Json) -> bool:
 
 def copied(record: Record, tables: Container[str]) -> Record:
     """A copy of a record that was read, which shares nothing with it that can be changed. *tables* are the keys of those."""
+    others = _reread({key: item for key, item in record.items() if key not in tables})
     return {
-        key: item
-        if type(item) in _SCALARS
-        else cast("Json", list(map(dict.copy, cast("list[Record]", item))))
-        if key in tables
-        else _reread(item)
+        key: others[key] if key in others else cast("Json", list(map(dict.copy, cast("list[Record]", item))))
         for key, item in record.items()
     }
 

@@ -21,13 +21,13 @@ from gitstate.settling import settle
 from gitstate.store.revisions import Revisions
 from gitstate.verdicts import Unreadable
 
-_UNDER_WAY = (
-    ("MERGE_HEAD", "a merge", "merge --abort"),
-    ("rebase-merge", "a rebase", "rebase --abort"),
-    ("rebase-apply", "a rebase", "rebase --abort"),
-    ("CHERRY_PICK_HEAD", "a cherry-pick", "cherry-pick --abort"),
-    ("REVERT_HEAD", "a revert", "revert --abort"),
-)
+_UNDER_WAY = {
+    "MERGE_HEAD": ("a merge", "merge --abort"),
+    "rebase-merge": ("a rebase", "rebase --abort"),
+    "rebase-apply": ("a rebase", "rebase --abort"),
+    "CHERRY_PICK_HEAD": ("a cherry-pick", "cherry-pick --abort"),
+    "REVERT_HEAD": ("a revert", "revert --abort"),
+}
 _STEPS = 8  # more rounds of reconciling than this mean that somebody keeps writing
 
 
@@ -156,10 +156,9 @@ class Reconciling:
 
     def _check_out_of_the_way(self) -> None:
         """Refuse while the user is in the middle of something of git's, or elsewhere than on main."""
-        statuses = self.directory.statuses(layout.GIT, (name for name, _, _ in _UNDER_WAY))
-        for (_, words, way_out), found in zip(_UNDER_WAY, statuses, strict=True):
-            if found is not None:
-                raise RefusedError(f"{words} is under way", hint=f"{self._git} {way_out}", path=str(self.base))
+        for name in self.directory.existing(layout.GIT, _UNDER_WAY):
+            words, way_out = _UNDER_WAY[name]
+            raise RefusedError(f"{words} is under way", hint=f"{self._git} {way_out}", path=str(self.base))
         where = self.revisions.refs.symbolic_head()
         if where != layout.BRANCH:
             raise RefusedError(

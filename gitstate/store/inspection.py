@@ -54,13 +54,12 @@ def inspect(directory: Directory) -> str:
         raise unsafe("it is not a directory")
     if found.st_uid != os.geteuid():
         raise unsafe(f"it belongs to user id {found.st_uid}, not to you ({os.geteuid()})")
-    names = (*_INSIDES, *_FOREIGN)
-    insides = directory.statuses(layout.GIT, names)
+    insides = directory.statuses(layout.GIT, _INSIDES)
     if insides[0] is None and not directory.names(layout.GIT):
         return "none"
-    for name, inner in zip(names, insides, strict=True):
-        if inner is not None and name in _FOREIGN:
-            raise unsafe(f".git/{name} makes it take objects or history from elsewhere")
+    for name in directory.existing(layout.GIT, _FOREIGN):
+        raise unsafe(f".git/{name} makes it take objects or history from elsewhere")
+    for name, inner in zip(_INSIDES, insides, strict=True):
         if inner is not None and not stat.S_ISDIR(inner.st_mode):
             raise unsafe(f".git/{name} is {kind_of(inner.st_mode)}")
     return _judged(directory, _mark_in(configuration(directory)))

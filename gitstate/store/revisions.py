@@ -314,7 +314,7 @@ class Revisions:
             )
         )
         revision = Revision(
-            id=made.add(b"commit", raw, None if parent is None else parent.id),
+            id=made.add(b"commit", raw),  # two commits have little in common but what compresses well
             tree=root,
             parents=() if parent is None else (parent.id,),
             author=author.partition(b" <")[0].decode("utf-8", "replace"),
