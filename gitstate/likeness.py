@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-_FEW: Final = 1024  # bytes in which the first that differs is computed, not searched for
+_FEW: Final = 256  # bytes in which the first that differs is computed, not searched for
 
 
 _ANCHOR: Final = 24  # bytes that are looked for to find where two texts agree again
@@ -41,15 +41,15 @@ def common_runs(one: bytes, other: bytes) -> Sequence[Run]:
 
 
 def _runs(one: bytes, other: bytes) -> Iterator[Run]:
-    here = there = 0
+    run = Run(0, 0, _common_start(one, other))
     left = _AT_FIRST + _EFFORT * (len(one) + len(other))
-    while there < len(other):
-        size = _common_start(one, other, here, there)
+    while True:
+        here, there, size = run
         if size:
-            yield Run(here, there, size)
+            yield run
         if there + size == len(other):
-            break
-        here, there, spent = _meeting(one, other, here + size, there + size, is_brief=left < 0)
+            return
+        run, spent = _meeting(one, other, here + size, there + size, is_brief=left < 0)
         left -= spent
 
 
@@ -69,10 +69,11 @@ def unlike_lines(one: bytes, other: bytes) -> bytes:
     return b"".join(lines)
 
 
-def _meeting(one: bytes, other: bytes, here: int, there: int, *, is_brief: bool) -> tuple[int, int, int]:
+def _meeting(one: bytes, other: bytes, here: int, there: int, *, is_brief: bool) -> tuple[Run, int]:
     """Where two texts that part at *here* and *there* agree again, and what it took to find, in bytes searched."""
     # Lists have many lines that begin alike: what counts is how much agrees from there on, less what is passed over.
-    best, gained = None, -len(one) - len(other)
+    best: Run | None = None
+    gained = -len(one) - len(other)
     enough = min(_ENOUGH, (len(other) - there) // 8)
     line = other.find(b"\n", there)
     lines, places, near = _BRIEFLY if is_brief else (_LINES, _PLACES, _NEAR)
@@ -92,14 +93,14 @@ def _meeting(one: bytes, other: bytes, here: int, there: int, *, is_brief: bool)
             spent += same
             gain = same - (found - here) - (line - there)
             if gain > gained:
-                best, gained = (found, line), gain
+                best, gained = Run(found, line, same), gain
                 if gained >= enough:
                     break
         line = other.find(b"\n", line + 1)
-    if best is not None:
-        return *best, spent
-    same = _common_end(one, other, min(len(one) - here, len(other) - there))
-    return len(one) - same, len(other) - same, spent
+    if best is None:
+        same = _common_end(one, other, min(len(one) - here, len(other) - there))
+        best = Run(len(one) - same, len(other) - same, same)
+    return best, spent
 
 
 def _common_start(one: bytes, other: bytes, here: int = 0, there: int = 0) -> int:
