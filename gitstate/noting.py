@@ -106,7 +106,9 @@ class Noting(Notes):
             is_well = is_well and found is not None and set(names) == others | set(after.names(area))
             if found is not None:
                 areas[area] = mark_of(found), digest_of(names)
-        following = replace(note, head=after.revision or "", files=files, marks=marks, areas=areas, since=since)
+        following = Note(
+            after.revision or "", note.boot, files, marks, areas, note.others, since, note.index, note.turn
+        )
         indexed = self._with_index(following, after, written)
         return indexed if is_well else None
 

@@ -148,7 +148,8 @@ class Projection:
         unlike: set[str] = set()
         paths = sorted(set(changed), key=lambda path: (path == REGISTRY, path))
         try:
-            self._make_directories()
+            # With marks, loops/ and archive/ stood there a moment ago.
+            self._make_directories((layout.SHARED,) if marks else layout.DIRECTORIES)
         except GitStateError as error:
             problems.append(error.message)
         for place in filter(None, map(layout.place_of, paths)):
@@ -176,10 +177,9 @@ class Projection:
                 problems.append(error.message)
         return problems, unlike
 
-    def _make_directories(self) -> None:
-        statuses = self.directory.statuses("", layout.DIRECTORIES)
-        for name, found in zip(layout.DIRECTORIES, statuses, strict=True):
-            if found is None or not stat.S_ISDIR(found.st_mode):
+    def _make_directories(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not self.directory.is_directory(name):
                 self.directory.make(name)
 
     def _place_directory(self, after: Tree, place: Place) -> None:

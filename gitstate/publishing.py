@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from gitstate import process
@@ -34,6 +34,7 @@ class Publishing:
     keeper: LeaseKeeper
     notes: Noting
     upkeep: Upkeep
+    newest: tuple[str, int] = field(default=("", 0), init=False)  # what was published last, and under which generation
 
     def signed(self, operation: Operation, lease: Lease, reason: str | None) -> Operation:
         """An operation with who made it, and under which lease."""
@@ -65,6 +66,7 @@ class Publishing:
                 self.keeper.prove(lease)
                 recent.publish(prepared)
                 self.revisions.keep_at_hand(revision, made)
+                self.newest = revision.id, lease.generation
                 # The commit point is passed: from here on nothing is raised.
                 problems = [*self._evidence(parent, revision, operation, is_noted=number % _NOTED_TOGETHER == 1)]
                 untagged = self._tag(tags)

@@ -186,27 +186,26 @@ class Writer:
     @contextmanager
     def _entered(self) -> Iterator[None]:
         """A mutation inside a mutation of the same thread can only wait for itself: it is refused at once."""
-        inside: set[str] = getattr(_INSIDE, "bases", set())
-        key = f"{os.getpid()} {self._identity()}"  # a child forked meanwhile is in the middle of nothing
-        if key in inside:
+        inside: tuple[tuple[int, Path], ...] = getattr(_INSIDE, "bases", ())
+        # A child forked meanwhile is in the middle of nothing.
+        if any(pid == os.getpid() and self._is_at(base) for pid, base in inside):
             raise RefusedError(
                 "this thread is in the middle of a mutation of the same state directory",
                 hint="use the open transaction's own methods, or return the changes from the function",
                 path=str(self.base),
             )
-        _INSIDE.bases = inside | {key}
+        _INSIDE.bases = *inside, (os.getpid(), self.base)
         try:
             yield
         finally:
             _INSIDE.bases = inside
 
-    def _identity(self) -> str:
-        """What the state directory is called here, whichever way leads to it."""
+    def _is_at(self, base: Path) -> bool:
+        """Whether the state directory is the one at *base*, whichever way leads to it."""
         try:
-            found = os.stat(self.base)
+            return os.path.samefile(self.base, base)
         except OSError:  # it is made in the course of this
-            return os.path.realpath(self.base)
-        return f"{found.st_dev} {found.st_ino}"
+            return os.path.realpath(self.base) == os.path.realpath(base)
 
     def _release(self, lease: Lease) -> None:
         if self.keeper.holds(lease):
@@ -232,6 +231,8 @@ class Writer:
     def _newest_generation(self) -> int:
         try:
             head = self.revisions.head()
+            if head == self.publishing.newest[0]:
+                return self.publishing.newest[1]
             if not self.revisions.recent.is_known(head):
                 self.revisions.recent.learn()  # the head is in the journal: there it is found at once
             return self.revisions.newest_generation(head)
