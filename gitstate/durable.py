@@ -479,6 +479,31 @@ class Directory:
         finally:
             os.close(descriptor)
 
+    def extend(self, name: str, raw: bytes, at: int, *, durable: bool = False, mode: int | None = None) -> None:
+        """The first *at* bytes of a file, which is made if need be, and then *raw*. With *durable* they survive a power cut.
+
+        Raises:
+            StorageError: what stands there behind the first *at* bytes is not known; or it is shorter.
+        """
+        descriptor = self.descriptor(name, os.O_RDWR)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size < at:
+                raise OSError(errno.EIO, "not as it was made")
+            if found.st_size > at:
+                os.ftruncate(descriptor, at)
+            written = 0
+            while written < len(raw):
+                written += os.pwrite(descriptor, memoryview(raw)[written:], at + written)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            if durable:
+                medium.fsync(descriptor)
+        except OSError as error:
+            raise storage_error(name, error) from None
+        finally:
+            os.close(descriptor)
+
     def overwrite(self, name: str, raw: bytes, offset: int, size: int, *, beginning: bytes = b"") -> None:
         """Bytes of a file changed in place, durably. The file has *size* bytes before and after, and that *beginning*.
 

@@ -22,6 +22,7 @@ from gitstate.store.joining import join
 from gitstate.store.objects import OBJECTS, path_of
 from gitstate.store.packindex import count_in
 from gitstate.store.packs import PACKS, pack_names
+from gitstate.store.stepwise import drop_stale
 from gitstate.store.tags import pack_tags
 from gitstate.transaction import Writer
 
@@ -102,6 +103,7 @@ def _join(directory: Directory, weights: dict[str, int], progress: Progress | No
             weights[joined.name] = weight_of(directory, joined.name)
         for name, damage in joined.damage.items():
             warn_of_damage(f"{PACKS}/{name}.pack is damaged ({damage}) and stays as it is: gitstate repair")
+    drop_stale(directory)
     hint(directory)
 
 

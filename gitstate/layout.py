@@ -31,6 +31,8 @@ PRUNING = ".git/gitstate/pruning"
 CHANGES = ".git/gitstate/changes"
 HINTS = ".git/gitstate/hints"
 JOURNAL = ".git/gitstate/journal"
+JOINING = ".git/gitstate/joining"
+JOINING_GUARD = ".git/gitstate/joining/guard"
 
 BRANCH = "refs/heads/main"
 ARCHIVE_TAGS = "refs/tags/archive/"

@@ -77,9 +77,18 @@ class Upkeep:
         The mutation is published, and nobody has to wait for this.
         """
         refs = self.revisions.refs
+        joined = None
         with suppress(GitStateError):
-            consolidate(self.directory)
+            joined = consolidate(self.directory)
             with self.keeper.guard.hold(BRIEFLY):
                 refs.shorten_log()
                 if len(refs.loose_names("refs/tags")) >= _LOOSE_TAGS:
                     tags.pack_tags(refs, self.revisions.peel)
+        if joined is None or joined.name is None:
+            self._join_large()
+
+    def _join_large(self) -> None:
+        from gitstate.store.stepwise import take_a_step  # few processes come here
+
+        with suppress(GitStateError):  # somebody else may be at it
+            take_a_step(self.directory)

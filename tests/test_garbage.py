@@ -291,7 +291,7 @@ def test_an_interrupt_at_any_point_loses_nothing_and_leaves_nothing_lying_about(
     target = {
         "gathering": (gathering, "place"),
         "joining": (joining, "index_pieces"),
-        "removing": (joining, "_retire"),
+        "removing": (joining, "retire"),
         "tags": (tags, "_remove"),
     }[where]
     monkeypatch.setattr(*target, interrupted)

@@ -9,7 +9,7 @@ from functools import partial
 from gitstate.durable import Directory
 from gitstate.errors import StorageError
 from gitstate.medium import NotAFileError
-from gitstate.store.hints import FEWEST, note_hints
+from gitstate.store.hints import FEWEST, MOST, note_hints
 from gitstate.store.joining import Joined, join
 from gitstate.store.packindex import PackDamagedError, PackIndex, count_in, separate
 from gitstate.store.packs import DERIVED, PACKS, open_index, pack_names
@@ -45,7 +45,7 @@ def consolidate(directory: Directory, *, leaving: Container[str] = ()) -> Joined
 def hint(directory: Directory, most: int = _AT_MOST) -> None:
     """Keep the hints about large packs as packs come and go; at most so many new ones."""
     sizes = {name: directory.status(f"{PACKS}/{name}.idx") for name in pack_names(directory)}
-    large = [name for name, found in sizes.items() if found is not None and count_in(found.st_size) >= FEWEST]
+    large = [name for name, found in sizes.items() if found is not None and FEWEST <= count_in(found.st_size) <= MOST]
     with suppress(PackDamagedError, StorageError):  # they are only hints
         note_hints(directory, large, partial(_ids, directory), most)
 
@@ -71,6 +71,19 @@ def choose(weights: Mapping[str, int]) -> list[str]:
         if len(chosen) > 1:
             return [name for name in weights if name in chosen]
     return []
+
+
+def choose_large(weights: Mapping[str, int]) -> list[str]:
+    """The packs to be joined step by step, in the order of *weights*; none, if there are too few.
+
+    They are the first of those that are too large to be joined at once: whatever comes meanwhile, it stays with them.
+    """
+    large = [name for name, weight in weights.items() if _LARGEST // 2 < weight <= _LARGE // 2]
+    chosen: list[str] = []
+    for name in large[:_TOGETHER] if len(large) >= _TOGETHER else []:
+        if sum(weights[other] for other in chosen) + weights[name] <= _LARGE:
+            chosen.append(name)
+    return chosen
 
 
 def gather(weights: Mapping[str, int]) -> list[str]:

@@ -20,7 +20,7 @@ from gitstate.errors import StorageError
 from gitstate.layout import HINTS
 from gitstate.store.packindex import PackDamagedError, Pieces
 
-FEWEST = 2048  # objects in a pack that is worth a hint
+FEWEST, MOST = 2048, 1 << 17  # objects in a pack that is worth a hint: one that has more may have almost any object
 _HEAD = struct.Struct(">8sI")  # magic, and how many places there are
 _MAGIC = b"GSHINTS1"
 _NAME = re.compile(r"pack-([0-9a-f]{40})")

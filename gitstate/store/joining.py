@@ -36,8 +36,8 @@ Progress = Callable[[int, int], None]
 
 _WINDOW = 512 * 1024  # bytes of a pack that are copied at once
 _ROW = (1 << 32) - 1
-_KIND, _OFS_DELTA, _REF_DELTA = 0x70, 0x60, 0x70  # in the first byte of an entry
-_DELTAS = (_OFS_DELTA, _REF_DELTA)
+KIND, DELTA_BY_OFFSET, DELTA_BY_ID = 0x70, 0x60, 0x70  # in the first byte of an entry
+_DELTAS = (DELTA_BY_OFFSET, DELTA_BY_ID)
 _FEW = 8192  # ids that are put in order at once
 _KNOWN = 50_000  # ids that are in memory to be looked up, at most
 _OF_SEVERAL = "multi-pack-index"  # git's; it makes it again, and with it looks for packs that are gone
@@ -125,15 +125,15 @@ class _Source:
 
     def _anywhere(self, raw: bytes, row: int, start: int, bases: Container[bytes]) -> bytes:
         """An entry as it can stand anywhere, if its base is in the same pack."""
-        kind = raw[0] & _KIND
+        kind = raw[0] & KIND
         if kind in _DELTAS:
             length = 1  # of what tells kind and size, as in :func:`entry_in`, which is too slow for every entry
             while raw[length - 1] & 128:
                 length += 1
-            if kind == _OFS_DELTA:
+            if kind == DELTA_BY_OFFSET:
                 entry = entry_in(raw)
                 base = self.index.object_id(self._row_at(start - int(entry.base or 0)))
-                raw = self._changed(row, bytes([raw[0] | _REF_DELTA]) + raw[1:length] + base + raw[entry.length :])
+                raw = self._changed(row, bytes([raw[0] | DELTA_BY_ID]) + raw[1:length] + base + raw[entry.length :])
             elif raw[length : length + 20] not in bases:
                 raise PackDamagedError(f"{self._name_of(row)} is a delta of what is not there")
         return raw
@@ -224,7 +224,7 @@ def _joined(directory: Directory, sources: Sequence[_Source], progress: Progress
     finally:
         for name in prepared:
             directory.drop(name)
-    _retire(directory, joined, [source.name for source in sources])
+    retire(directory, joined, [source.name for source in sources])
     return joined, len(sources), sum(counts)
 
 
@@ -280,16 +280,21 @@ def _listed(sources: Sequence[_Source]) -> Iterator[list[Listed]]:
         ]
 
 
-def place(directory: Directory, pack: str, index: str) -> str:
-    """Put a prepared pack and its index in place, durably; the name that they get."""
-    name = f"pack-{os.urandom(20).hex()}"
+def new_name() -> str:
+    """A name that no pack had before."""
+    return f"pack-{os.urandom(20).hex()}"
+
+
+def place(directory: Directory, pack: str, index: str, name: str = "") -> str:
+    """Put a prepared pack and its index in place, durably; the name that they get, a new one if none is given."""
+    name = name or new_name()
     for prepared, ending in ((index, ".idx"), (pack, ".pack")):
         directory.move(prepared, f"{PACKS}/{name}{ending}")
         directory.sync(PACKS)
     return name
 
 
-def _retire(directory: Directory, successor: str, names: Sequence[str]) -> None:
+def retire(directory: Directory, successor: str, names: Sequence[str]) -> None:
     """Remove packs whose objects the *successor* has: the packs, durably, and then their indexes."""
     if directory.status(f"{PACKS}/{successor}.pack") is None:  # somebody has made something else of it already
         return
