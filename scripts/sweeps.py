@@ -41,7 +41,7 @@ _IO = "tests/test_io_errors.py"
 _HOSTILE = "tests/test_hostile_directories.py"
 
 SWEEPS = (
-    Sweep("kill -9 at every system call that changes something, of 19 operations", ("tests/test_kill.py",), "kill", 2000),
+    Sweep("kill -9 at every system call that changes something, of 20 operations", ("tests/test_kill.py",), "kill", 2000),
     Sweep(
         "power cut, in three models of a file system, in and after operations, pairs and triples of them, and after kills",
         (_CUT, "-k", "not artifact"), "power cut", 5000,

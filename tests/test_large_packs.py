@@ -138,19 +138,39 @@ def test_its_index_is_what_git_makes_of_the_pack(large: StateRepository) -> None
     assert ours.read_bytes() == raw
 
 
-def test_no_step_does_more_than_its_share(large: StateRepository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stepwise, "_BYTES", 150)
-    copied, listed, size = [], [], 0
-    while take_a_step(directory_of(large)) is None:
-        if "placed" not in left(large):
-            copied.append(part(large, "body").stat().st_size - size)
-            size += copied[-1]
-            listed.append(part(large, "notes").stat().st_size)
-    assert max(copied) <= 150 + 60  # the last entry may be longer than what is left
-    assert len(copied) > 16
-    rows = [after - before for before, after in pairwise(listed)][-4:]
-    assert len([1 for size in copied if size == 0]) == 4
-    assert max(rows) < 60 * (20 + 8 + 4) + 64 * 4 + 100
+@pytest.mark.parametrize(("entries", "bytes_"), [(3, 1 << 20), (1000, 100)])
+def test_no_step_copies_more_than_its_share(
+    large: StateRepository, monkeypatch: pytest.MonkeyPatch, entries: int, bytes_: int
+) -> None:
+    monkeypatch.setattr(stepwise, "_ENTRIES", entries)
+    monkeypatch.setattr(stepwise, "_BYTES", bytes_)
+    sizes = [0]
+    while not sizes[1:] or sizes[-1] != sizes[-2]:
+        take(large, 1)
+        sizes.append(part(large, "body").stat().st_size)
+    assert max(after - before for before, after in pairwise(sizes)) <= min(entries * 50, bytes_ + 50)
+    assert len(sizes) > 10
+
+
+def test_no_step_lists_more_than_its_share(large: StateRepository) -> None:
+    while part_is_copied(large):
+        take(large, 1)
+    sizes = []
+    while "placed" not in left(large):
+        sizes.append(part(large, "notes").stat().st_size)
+        take(large, 1)
+    rows = [after - before for before, after in pairwise(sizes)]
+    assert len(rows) == 4
+    assert max(rows) < len(TEXTS) / 2 * (20 + 8 + 4) + 64 * 4
+
+
+def part_is_copied(state: StateRepository) -> bool:
+    """Whether the next step copies something, as a copy of all this shows."""
+    again = copied(state)
+    take(again, 1)
+    return "body" in {ending.strip(".") for ending in left(again)} and (
+        not left(state) or part(again, "body").stat().st_size > part(state, "body").stat().st_size
+    )
 
 
 def test_fewer_than_are_joined_at_once_stay(state: StateRepository) -> None:
@@ -303,17 +323,14 @@ def test_whoever_finds_another_at_it_does_not_wait(large: StateRepository) -> No
     assert part(large, "body").read_bytes() == before
 
 
-def test_a_mutation_that_begins_an_epoch_takes_a_step_if_nothing_else_was_joined(
-    large: StateRepository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mutation_that_begins_an_epoch_takes_a_step_if_nothing_else_was_joined(large: StateRepository) -> None:
     (large.base_dir / ".git/gitstate/journal").unlink()
     large.update_loop("fix", {"note": "one"})
     size = part(large, "body").stat().st_size
     large.update_loop("fix", {"note": "two"})
     assert part(large, "body").stat().st_size == size
-    for number in range(2):
+    for number in range(COUNT):
         write_pack(large, [blob(b"small %d" % number)])
-    monkeypatch.setattr(consolidation, "_TOGETHER", 2)
     few = len(packs(large))
     (large.base_dir / ".git/gitstate/journal").unlink()
     large.update_loop("fix", {"note": "three"})
@@ -402,15 +419,12 @@ def test_what_no_note_tells_of_is_written_anew(large: StateRepository) -> None:
 
 
 def test_the_old_packs_stay_if_the_new_one_is_not_whole(large: StateRepository) -> None:
-    for ending in (".pack", ".idx"):
+    for ending, at in ((".pack", 300), (".idx", 1032 + 5), (".idx", 1032 + 20 * len(TEXTS) + 5)):
         again = copied(large)
         while "placed" not in left(again):
             take(again, 1)
         (new,) = set(large_packs(again)) - set(large_packs(large))
-        path = again.base_dir / PACKS / f"{new}{ending}"
-        raw = bytearray(path.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        overwrite(path, bytes(raw))
+        flip(again.base_dir / PACKS / f"{new}{ending}", at)
         take(again, 1)
         assert set(large_packs(large)) <= set(packs(again))
         assert "placed" not in left(again)
@@ -445,6 +459,10 @@ def a_body(pack: Path) -> None:
     flip(pack, 300)
 
 
+def a_header(pack: Path) -> None:
+    flip(pack, 7)  # there are two versions of packs, and they are the same
+
+
 def an_end(pack: Path) -> None:
     flip(pack, -1)
 
@@ -464,7 +482,7 @@ def no_index_at_all(pack: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2])
-@pytest.mark.parametrize("how", [a_body, an_end, an_index, an_index_and_its_checksum, no_index_at_all])
+@pytest.mark.parametrize("how", [a_body, a_header, an_end, an_index, an_index_and_its_checksum, no_index_at_all])
 def test_a_damaged_pack_stays_as_it_is_and_is_told_of(
     large: StateRepository, how: Callable[[Path], None], number: int
 ) -> None:

@@ -482,6 +482,8 @@ def _retire_replaced(directory: Directory) -> Joined | None:
             retire(directory, name, there)
             joined = Joined(name, len(there), count, {})
     directory.discard(_PLACED)
+    if joined is not None:
+        _keep_only(directory, [])  # a kill may have left the notes
     return joined
 
 

@@ -27,6 +27,9 @@ from wrapping import git, loosen, repack
 import gitstate
 import gitstate.medium
 import gitstate.process
+from gitstate.durable import Directory
+from gitstate.layout import ASIDE
+from gitstate.store import consolidation, stepwise
 
 if TYPE_CHECKING:
     from faults.zygote import Answer
@@ -109,6 +112,16 @@ def worn(root: Path) -> None:
     state.checkpoint("alpha", "second")
 
 
+def grown(root: Path) -> None:
+    """With packs whose deltas name their bases by id, as gitstate's own do."""
+    furnished(root)
+    for number in range(6):
+        state = opened(root, 4 + number)
+        state.record_iteration("alpha", {"number": 5 + number, "status": "ok", "learnings": ["Much the same. " * 40]})
+        if number % 2:
+            repack(state, by_offset=False)
+
+
 def edited(root: Path) -> None:
     """Edited outside: a state changed, a loop of the original's added, one archived the original's way."""
     furnished(root)
@@ -178,6 +191,15 @@ def _transaction(state: gitstate.StateRepository) -> None:
         together.create_loop("Another", "done", loop_id="epsilon", pid=None, working_dir="/work")
 
 
+def _join_large(state: gitstate.StateRepository) -> None:
+    """Every step of a large join, as if what is here were large."""
+    consolidation._LARGEST, consolidation._LARGE, consolidation._TOGETHER = 12, 400, 3
+    stepwise._ENTRIES, stepwise._ROWS = 12, 40
+    directory = Directory(state.base_dir, ASIDE)
+    for _ in range(30):
+        stepwise.take_a_step(directory)
+
+
 OPERATIONS: dict[str, Operation] = {
     "init": Operation(nothing, lambda state: state.init()),
     "create": Operation(
@@ -203,6 +225,7 @@ OPERATIONS: dict[str, Operation] = {
     "checkpoint": Operation(furnished, lambda state: state.checkpoint("beta", "here")),
     "transaction": Operation(furnished, _transaction),
     "gc": Operation(worn, lambda state: state.collect_garbage()),
+    "large join": Operation(grown, _join_large),
     "first update": Operation(
         originals,
         lambda state: state.update_loop(_first_loop(state), {"status": "paused", "note": "first"}),
