@@ -22,7 +22,7 @@ from gitstate.durable import Directory
 from gitstate.errors import LeaseTimeoutError, StorageError
 from gitstate.guard import Guard
 from gitstate.layout import JOINING, JOINING_GUARD
-from gitstate.medium import not_read
+from gitstate.medium import UnreadableError, not_read
 from gitstate.store import consolidation, stepwise
 from gitstate.store.consolidation import choose_large
 from gitstate.store.joining import Joined
@@ -60,9 +60,10 @@ def write_large(state: StateRepository, number: int) -> str:
     name = write_pack(
         state,
         [
-            *(blob(raw) for raw in before),
             *(delta(raw, before[0]) for raw in own[:2] if before),
-            *(blob(raw) for raw in own[0 if not before else 2 : -4]),
+            *(blob(raw) for raw in own[0 if not before else 2 : 4]),
+            *(blob(raw) for raw in before),
+            *(blob(raw) for raw in own[4:-4]),
             *(delta(raw, own[5]) for raw in own[-4:]),
         ],
     )
@@ -446,6 +447,59 @@ def test_the_old_packs_stay_if_the_new_one_has_not_all_of_theirs(large: StateRep
     assert set(olds) <= set(packs(large))
 
 
+def test_a_row_that_is_missing_from_the_index_keeps_it_from_becoming_a_pack(
+    large: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = stepwise._places
+    monkeypatch.setattr(stepwise, "_places", lambda runs, offsets: [*places(runs, offsets)[:-1], 0])
+    take(large, 40)
+    assert len(large_packs(large)) == COUNT
+
+
+def test_the_old_packs_go_when_the_name_of_the_new_one_is_durable(
+    large: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever put it there may have been killed before he synced that."""
+    while "placed" not in left(large):
+        take(large, 1)
+    told: list[str] = []
+    for name in ("sync", "discard"):
+        call = getattr(Directory, name)
+        monkeypatch.setattr(
+            Directory,
+            name,
+            lambda self, path, call=call, name=name: (told.append(f"{name} {path}"), call(self, path))[1],
+        )
+    take_a_step(directory_of(large))
+    first = next(at for at, words in enumerate(told) if words.startswith(f"discard {PACKS}/pack-"))
+    assert f"sync {PACKS}" in told[:first]
+
+
+def test_what_is_put_in_place_was_synced_after_its_last_byte(
+    large: StateRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    for name in ("pwrite", "fsync"):
+        call = getattr(os, name)
+
+        def noted(descriptor: int, *words: object, call: Callable[..., object] = call, name: str = name) -> object:
+            told.append((name, os.fstat(descriptor).st_ino))
+            return call(descriptor, *words)
+
+        monkeypatch.setattr(os, name, noted)
+    while "placed" not in left(large):
+        take(large, 1)
+    (new,) = set(large_packs(large)) - set(before_all(large))
+    for ending in (".pack", ".idx"):
+        inode = (large.base_dir / PACKS / f"{new}{ending}").stat().st_ino
+        assert [name for name, other in told if other == inode][-1] == "fsync"
+
+
+def before_all(state: StateRepository) -> list[str]:
+    """The large packs that were written first."""
+    return [name for name in packs(state) if (state.base_dir / PACKS / f"{name}.pack").stat().st_mtime < COUNT]
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -591,19 +645,21 @@ def test_a_pack_whose_name_was_not_synced_is_not_relied_upon(
     assert set(olds) <= set(packs(before))
 
 
-def test_too_many_open_files_say_nothing_of_a_pack(large: StateRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_what_cannot_be_read_just_now_says_nothing_of_a_pack(
+    large: StateRepository, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(self: Directory, name: str) -> None:
+        raise not_read(name, OSError(number, os.strerror(number)))
+
     take(large, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(Directory, "opened", lambda self, name: (_ for _ in ()).throw(too_many(name)))
-        with pytest.raises(StorageError):
+        patch.setattr(Directory, "opened", refused)
+        with pytest.raises(UnreadableError):
             take_a_step(directory_of(large))
     assert not (large.base_dir / JOINING / "left").exists()
     finish(large)
     assert len(large_packs(large)) == 1
-
-
-def too_many(name: str) -> StorageError:
-    return not_read(name, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
 
 # --- what else may lie in its place ----------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ Notes count in the boot that wrote them, and for the packs that they were writte
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import re
 import struct
@@ -46,7 +45,6 @@ _NAME = re.compile(r"pack-[0-9a-f]+")
 _NOTE = struct.Struct(">cI20s")  # what it tells of, how long it is, and the SHA-1 of that and all of it
 _STRETCH = struct.Struct(">IIQQI20s")  # as in :class:`_Stretch`
 _FIRST = struct.Struct(">H")
-_OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what keeps it from reading anything
 
 
 class _NotJoinedError(Exception):
@@ -250,12 +248,8 @@ def _damage_of(name: str) -> Iterator[None]:
     """For the length of a block that only reads a pack: what goes wrong is wrong with that."""
     try:
         yield
-    except (_NotJoinedError, MemoryError):
+    except (_NotJoinedError, UnreadableError, MemoryError):
         raise
-    except UnreadableError as error:
-        if error.facts.get("errno") in _OF_THIS_PROCESS:
-            raise
-        raise _NotJoinedError(name, str(error)) from None
     except Exception as error:  # damage has many faces
         raise _NotJoinedError(name, str(error) or type(error).__name__) from None
 
