@@ -18,6 +18,7 @@ SIGNATURE = b"\377tOc\0\0\0\2"
 _FAN = struct.Struct(">256L")
 _LONG = struct.Struct(">L")
 _LONGER = struct.Struct(">Q")
+_ID = struct.Struct("20s")
 _NAMES = len(SIGNATURE) + _FAN.size
 _SMALL = 128 * 1024  # bytes; what is not larger is read once and closed
 _CHUNK = 1024 * 1024
@@ -202,7 +203,7 @@ def _numbers(raw: bytes) -> array[int]:
 
 def separate(names: bytes) -> list[bytes]:
     """Ids that lie one after the other."""
-    return [names[at : at + 20] for at in range(0, len(names), 20)]
+    return [name for (name,) in _ID.iter_unpack(names)]
 
 
 def index_of(entries: Iterable[Listed], checksum: bytes) -> bytes:

@@ -20,8 +20,8 @@ import re
 import struct
 import zlib
 from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ from gitstate.layout import JOINING, JOINING_GUARD
 from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.store.consolidation import choose_large, joinable
 from gitstate.store.joining import DELTA_BY_ID, DELTA_BY_OFFSET, KIND, Joined, new_name, place, retire
-from gitstate.store.packindex import PackDamagedError, PackIndex, Pieces, index_pieces, separate
+from gitstate.store.packindex import Columns, PackDamagedError, PackIndex, Pieces, index_pieces, separate
 from gitstate.store.packs import HEADER_SIZE, PACKS, open_data, open_index, pack_header
 
 _ENTRIES = 16_384  # that are copied in one step
@@ -83,7 +83,8 @@ class _Progress:
         self.runs: dict[int, array[int]] = {}  # of each old pack: from where, up to where, to where
         self.first = 0  # byte of the ids that are listed next
         self.counts: list[int] = []
-        self.columns: list[tuple[list[bytes], array[int], array[int]]] = []
+        self.columns: list[Columns] = []
+        self.checksum = b""  # of the pack, once it ends with that
 
     def follow(self, kind: bytes, raw: bytes) -> None:
         """What another note tells."""
@@ -94,8 +95,11 @@ class _Progress:
             self.number, self.offset, self.end = stretch.next_number, stretch.next_offset, stretch.end
             self.entries += stretch.entries
             return
+        if kind == b"t":
+            self.checksum, self.end = raw, self.end + len(raw)
+            return
         (following,) = _FIRST.unpack_from(raw)
-        counts, places, checksums = array("I"), array("Q"), array("I")
+        counts, places, checksums = array("I"), array("I"), array("I")
         at = _FIRST.size + counts.itemsize * (following - self.first)
         counts.frombytes(raw[_FIRST.size : at])
         total = sum(counts)
@@ -204,6 +208,8 @@ def _step(directory: Directory, names: Sequence[str]) -> Joined | None:
                 _copy(directory, key, names, sources, progress)
             elif progress.first < 256:
                 _list(directory, key, names, sources, progress)
+            elif not progress.checksum:
+                _seal(directory, key, progress)
             else:
                 _put_in_place(directory, key, names, progress)
     except (_OtherwiseError, PackDamagedError):
@@ -313,57 +319,58 @@ def _stretch(
         PackDamagedError: an entry, the pack or its index is not what it should be; there are other words for that.
     """
     index, at = sources[progress.number], progress.offset
-    names = separate(index.names()[1])
-    offsets, checksums = index.offsets(), index.checksums()
-    rows = sorted(range(index.count), key=offsets.__getitem__)
-    starts = [offsets[row] for row in rows]
-    low = bisect_left(starts, at)
-    high = max(low + 1, min(low + _ENTRIES, bisect_left(starts, at + _BYTES)))
+    listed, offsets, checksums = index.names()[1], index.offsets(), index.checksums()
+    beyond = at + _BYTES
+    found = sorted((offset, row) for row, offset in enumerate(offsets) if at <= offset < beyond)
+    behind = min((offset for offset in offsets if offset >= beyond), default=0)  # 0 where nothing is
+    starts, rows = [offset for offset, _ in found[:_ENTRIES]], [row for _, row in found[:_ENTRIES]]
+    follows = found[_ENTRIES][0] if len(found) > _ENTRIES else behind
     with closing(open_data(directory, name, index)) as data:
         if at == HEADER_SIZE and not data.is_sealed():
             raise PackDamagedError("its checksum is another")
-        end = data.size - 20
-        stop = starts[high] if high < len(rows) else end
-        if starts[low : low + 1] != [at]:
+        stop = follows or data.size - 20
+        if starts[:1] != [at]:
             raise PackDamagedError("its index does not name every entry")
         block = data.all(at, max(0, stop - at))
-    elsewhere = _also_in(sources[: progress.number], {names[row] for row in rows[low:high]})
-    known = set(names)
+    names = [listed[20 * row : 20 * row + 20] for row in rows]
+    elsewhere, bases = _listed_in(sources[: progress.number], set(names)), set()
     runs, entries = array("Q"), 0
-    for row, start, following in zip(rows[low:high], starts[low:high], [*starts[low + 1 : high], stop], strict=True):
+    for each, row, start, following in zip(names, rows, starts, [*starts[1:], stop], strict=True):
         piece = block[start - at : following - at]
         if not piece or zlib.crc32(piece) != checksums[row]:
-            raise PackDamagedError(f"{names[row].hex()[:12]} is not what its index says")
-        if not _stands_anywhere(piece, known):
-            raise PackDamagedError(f"{names[row].hex()[:12]} is a delta of what is not there")
-        if piece[0] & KIND == DELTA_BY_OFFSET:
+            raise PackDamagedError(f"{each.hex()[:12]} is not what its index says")
+        kind = piece[0] & KIND
+        if kind == DELTA_BY_OFFSET:
             raise _NotJoinedError(name)
-        if names[row] not in elsewhere:
+        if kind == DELTA_BY_ID:
+            bases.add(_base_of(piece))
+        if each not in elsewhere:
             if runs and runs[-2] == start:
                 runs[-2] = following
             else:
                 runs.extend((start, following, position))
             position += len(piece)
             entries += 1
+    if _listed_in([index], bases) != bases:
+        raise PackDamagedError("a delta of what is not there")
     copied = [block[runs[n] - at : runs[n + 1] - at] for n in range(0, len(runs), 3)]
-    return copied, runs, entries, 0 if high >= len(rows) else stop
+    return copied, runs, entries, follows
 
 
-def _also_in(earlier: Sequence[PackIndex], names: set[bytes]) -> set[bytes]:
+def _listed_in(indexes: Sequence[PackIndex], names: set[bytes]) -> set[bytes]:
+    """Those of *names* that any of the indexes lists."""
     found: set[bytes] = set()
-    for index in earlier:
+    for index in indexes:
         found |= names.intersection(separate(index.names()[1]))
     return found
 
 
-def _stands_anywhere(piece: bytes, known: Container[bytes]) -> bool:
-    """Whether an entry that builds upon another, named by its id, has it in the same pack."""
-    if piece[0] & KIND != DELTA_BY_ID:
-        return True
+def _base_of(piece: bytes) -> bytes:
+    """What an entry builds upon that names it by its id."""
     length = 1
     while piece[length - 1] & 128:
         length += 1
-    return piece[length : length + 20] in known
+    return piece[length : length + 20]
 
 
 # --- listing ----------------------------------------------------------------------------------------------------------
@@ -387,7 +394,7 @@ def _list(
     for row in found:
         counts[row[0][0] - first] += 1
     ids, places, checks = zip(*found, strict=True) if found else ((), (), ())
-    columns = (counts, b"".join(ids), array("Q", places), array("I", checks))
+    columns = (counts, b"".join(ids), array("I", places), array("I", checks))
     _note(directory, key, progress, b"r", _FIRST.pack(first + width), *map(bytes, columns))
 
 
@@ -407,20 +414,28 @@ def _places(runs: array[int], offsets: array[int]) -> list[int]:
 # --- putting in place -------------------------------------------------------------------------------------------------
 
 
-def _put_in_place(directory: Directory, key: str, names: Sequence[str], progress: _Progress) -> None:
-    """Make a pack of what is there, durably, and note which ones may go for it."""
+def _seal(directory: Directory, key: str, progress: _Progress) -> None:
+    """Give the body its header and its checksum, durably."""
     if sum(progress.counts) != progress.entries:
         raise _OtherwiseError
     header = pack_header(progress.entries)
     directory.extend(_body(key), b"", progress.end)
     directory.overwrite(_body(key), header, 0, progress.end)
     digest = _read_back(directory, key, header, progress)
-    directory.extend(_body(key), digest, progress.end, durable=True, mode=0o444)
+    directory.extend(_body(key), digest, progress.end, durable=True)
+    _note(directory, key, progress, b"t", digest)
+
+
+def _put_in_place(directory: Directory, key: str, names: Sequence[str], progress: _Progress) -> None:
+    """Make a pack of what is there, durably, and note which ones may go for it."""
+    with closing(Pieces(directory.opened(_body(key)), _body(key))) as body:
+        if body.size != progress.end or body.all(body.size - 20, 20) != progress.checksum or not body.is_sealed():
+            raise _OtherwiseError
+    directory.extend(_body(key), b"", progress.end, durable=True, mode=0o444)
     prepared = ""
     try:
         with directory.preparing(mode=0o444) as (prepared, file):
-            columns = ((ids, places.tolist(), checksums) for ids, places, checksums in progress.columns)
-            file.writelines(index_pieces(progress.counts, columns, digest))
+            file.writelines(index_pieces(progress.counts, progress.columns, progress.checksum))
         name = new_name()
         directory.write(_PLACED, "".join(f"{each}\n" for each in (name, *names)).encode())
         place(directory, _body(key), prepared, name)
@@ -490,8 +505,9 @@ def _count_if_whole(directory: Directory, name: str, others: Sequence[str]) -> i
             if not data.is_sealed() or not all(index.pieces.is_sealed() for index in opened):
                 return None
             for first in range(0, 256, 16):
-                listed, *wanted = (set(separate(index.names(first, first + 15)[1])) for index in opened)
-                if not all(ids <= listed for ids in wanted):
+                listed, *wanted = (separate(index.names(first, first + 15)[1]) for index in opened)
+                has = set(listed).__contains__
+                if not all(all(map(has, ids)) for ids in wanted):
                     return None
             return opened[0].count
     except UnreadableError:
