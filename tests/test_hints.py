@@ -52,6 +52,18 @@ def test_no_pack_is_said_to_be_without_what_it_has(state: StateRepository, packe
             assert len(without(raw)) > COUNT - 4
 
 
+def test_a_pack_that_may_have_almost_any_object_has_no_hints(
+    state: StateRepository, packed: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(packed) <= hints_of(state)[0]
+    monkeypatch.setattr(consolidation, "MOST", 29)
+    hint(directory_of(state))
+    assert not set(packed) & hints_of(state)[0]
+    store = Objects(directory_of(state))
+    assert all(store.has(blob_id(raw).hex()) for contents in packed.values() for raw in contents)
+    store.close()
+
+
 def test_hints_follow_packs_as_they_come_and_go(state: StateRepository, packed: dict[str, list[bytes]]) -> None:
     for name in list(packed)[3:9]:
         for ending in (".pack", ".idx"):

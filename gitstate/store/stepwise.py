@@ -161,8 +161,10 @@ def _left_alone(directory: Directory) -> frozenset[str]:
     return frozenset()
 
 
-def _leave_alone(directory: Directory, name: str) -> None:
-    left = {other for other in _left_alone(directory) | {name} if directory.status(f"{PACKS}/{other}.pack") is not None}
+def _leave_alone(directory: Directory, *names: str) -> None:
+    left = {
+        other for other in _left_alone(directory).union(names) if directory.status(f"{PACKS}/{other}.pack") is not None
+    }
     directory.write(_LEFT, "".join(f"{other}\n" for other in sorted(left)).encode(), durable=False)
 
 
@@ -432,16 +434,17 @@ def _put_in_place(directory: Directory, key: str, names: Sequence[str], progress
         if body.size != progress.end or body.all(body.size - 20, 20) != progress.checksum or not body.is_sealed():
             raise _OtherwiseError
     directory.extend(_body(key), b"", progress.end, durable=True, mode=0o444)
-    prepared = ""
+    name, prepared = new_name(), ""
     try:
         with directory.preparing(mode=0o444) as (prepared, file):
             file.writelines(index_pieces(progress.counts, progress.columns, progress.checksum))
-        name = new_name()
         directory.write(_PLACED, "".join(f"{each}\n" for each in (name, *names)).encode())
         place(directory, _body(key), prepared, name)
     except StorageError:
-        with suppress(StorageError):  # a second sync of that name would succeed without having written it
-            directory.discard(_PLACED)
+        with suppress(StorageError):
+            directory.discard(_PLACED)  # a second sync of that name would succeed without having written it
+            if directory.status(f"{PACKS}/{name}.pack") is not None:
+                _leave_alone(directory, *names)  # or another would be made, and another
         raise
     finally:
         if prepared:
@@ -490,6 +493,8 @@ def _retire_replaced(directory: Directory) -> Joined | None:
             directory.sync(PACKS)  # whoever put it there may have been killed before it was
             retire(directory, name, there)
             joined = Joined(name, len(there), count, {})
+        else:
+            _leave_alone(directory, *there)  # or another would be made, and another
     directory.discard(_PLACED)
     if joined is not None:
         _keep_only(directory, [])  # a kill may have left the notes

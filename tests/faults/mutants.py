@@ -26,6 +26,7 @@ _AFTER_A_KILL = f"{_CUT}::test_a_power_cut_after_a_kill_keeps_what_came_between"
 _KILL = "tests/test_kill.py"
 _IO = "tests/test_io_errors.py"
 _HOSTILE = "tests/test_hostile_directories.py"
+_LARGE = "tests/test_large_packs.py"
 
 
 def _only(file: str, words: str) -> tuple[str, ...]:
@@ -444,6 +445,31 @@ MUTANTS = (
         "        self._follow((*chain, made), prepared.packed)\n",
         "        self._follow((*self._known.chain, made), prepared.packed)\n",
         _only(_JOURNAL, "who_learns"),
+    ),
+    # What becomes of large packs
+    Mutant(
+        "what was copied of large packs is not read back",
+        "store/stepwise.py",
+        "            if _sha1(raw) != stretch.digest:\n",
+        "            if False:\n",
+        _only(_LARGE, "altered_body"),
+    ),
+    Mutant(
+        "what another boot left of a large pack is gone on with",
+        "store/stepwise.py",
+        '"\\n".join((boot, *names))',
+        '"\\n".join(names)',
+        _only(_LARGE, "another_boot"),
+    ),
+    Mutant(
+        "large packs go for one that nobody looked into",
+        "store/stepwise.py",
+        """\
+                if not all(all(map(has, ids)) for ids in wanted):
+                    return None
+""",
+        "",
+        _only(_LARGE, "not_all_of_theirs"),
     ),
     # What damage leads to
     Mutant(
