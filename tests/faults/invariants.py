@@ -196,6 +196,7 @@ def judge_all(
     answer.say({"verdicts": verdicts, "known": sorted(seen - set(known))})
 
 
+_MAY_STAY = (".git/gitstate/quarantine/", ".git/gitstate/joining/left")
 _MADE_ONCE = (".git/gitstate/joining/", ".git/gitstate/joining/guard")  # by whoever joins large packs first
 
 
@@ -296,7 +297,7 @@ class Judge:
 
     def _left(self, expected: set[str]) -> None:
         here = listing(self.root)
-        extra = sorted(name for name in here - expected if not name.endswith(".git/gitstate/quarantine/"))
+        extra = sorted(name for name in here - expected if not name.endswith(_MAY_STAY))
         if extra:
             self.wrong.append(f"left behind: {extra}")
         missing = sorted(
