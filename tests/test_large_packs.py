@@ -101,6 +101,13 @@ def take(state: StateRepository, steps: int) -> None:
         assert take_a_step(directory_of(state)) is None
 
 
+def begin_an_epoch(state: StateRepository, changes: dict[str, object]) -> None:
+    """A mutation by somebody who finds no journal, after which everything is looked after."""
+    (state.base_dir / ".git/gitstate/journal").unlink(missing_ok=True)
+    with gitstate.open(state.project_root) as other:
+        other.update_loop("fix", changes)
+
+
 def damage(state: StateRepository) -> list[str]:
     with gitstate.open(state.project_root) as other:
         return [str(finding) for finding in other.check(full=True)]
@@ -319,22 +326,19 @@ def test_whoever_finds_another_at_it_does_not_wait(large: StateRepository) -> No
     with Guard(directory_of(large), JOINING_GUARD).hold(0):
         with pytest.raises(LeaseTimeoutError):
             take_a_step(directory_of(large))
-        (large.base_dir / ".git/gitstate/journal").unlink()
-        large.update_loop("fix", {"note": "no matter"})
+        begin_an_epoch(large, {"note": "no matter"})
     assert part(large, "body").read_bytes() == before
 
 
 def test_a_mutation_that_begins_an_epoch_takes_a_step_if_nothing_else_was_joined(large: StateRepository) -> None:
-    (large.base_dir / ".git/gitstate/journal").unlink()
-    large.update_loop("fix", {"note": "one"})
+    begin_an_epoch(large, {"note": "one"})
     size = part(large, "body").stat().st_size
     large.update_loop("fix", {"note": "two"})
     assert part(large, "body").stat().st_size == size
     for number in range(COUNT):
         write_pack(large, [blob(b"small %d" % number)])
     few = len(packs(large))
-    (large.base_dir / ".git/gitstate/journal").unlink()
-    large.update_loop("fix", {"note": "three"})
+    begin_an_epoch(large, {"note": "three"})
     assert len(packs(large)) < few + 1
     assert part(large, "body").stat().st_size == size
 
@@ -689,8 +693,7 @@ def outside(tmp_path: Path) -> Iterator[Path]:
 
 
 def mutate(state: StateRepository) -> None:
-    (state.base_dir / ".git/gitstate/journal").unlink()
-    state.update_loop("fix", {"note": "one"})
+    begin_an_epoch(state, {"note": "one"})
     assert damage(state) == []
     assert len(large_packs(state)) == COUNT
 
