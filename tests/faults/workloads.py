@@ -6,6 +6,7 @@ same state, byte for byte.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -117,7 +118,8 @@ def grown(root: Path) -> None:
     furnished(root)
     for number in range(6):
         state = opened(root, 4 + number)
-        state.record_iteration("alpha", {"number": 5 + number, "status": "ok", "learnings": ["Much the same. " * 40]})
+        words = "".join(hashlib.sha1(b"%d %d" % (number, each)).hexdigest() for each in range(300))
+        state.record_iteration("alpha", {"number": 5 + number, "status": "ok", "learnings": [words]})
         if number % 2:
             repack(state, by_offset=False)
 
@@ -193,7 +195,7 @@ def _transaction(state: gitstate.StateRepository) -> None:
 
 def _join_large(state: gitstate.StateRepository) -> None:
     """Every step of a large join, as if what is here were large."""
-    consolidation._LARGEST, consolidation._LARGE, consolidation._TOGETHER = 12, 400, 3
+    consolidation._LARGEST, consolidation._LARGE, consolidation._TOGETHER = 12, 2000, 3
     stepwise._ENTRIES, stepwise._ROWS = 12, 40
     directory = Directory(state.base_dir, ASIDE)
     for _ in range(30):
