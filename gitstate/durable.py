@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +59,14 @@ class Directory:
         self.aside = aside
         self.is_littered = False  # whether something that was to go may lie there still
         self._local = _Local()
+
+    @cached_property
+    def reuses(self) -> bool:
+        """Whether files that are no longer needed can be written over here."""
+        try:
+            return medium.is_local(os.stat(self.path).st_dev)
+        except OSError:
+            return False
 
     # --- looking ---
 
@@ -275,7 +284,7 @@ class Directory:
     def write(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
         """A file replaced as a whole; an existing one keeps its mode. With *durable* it survives a power cut from here on."""
         present = self.status(name)
-        prepared = self.prepare(raw, mode=_mode_of(present, mode), durable=durable)
+        prepared = self.prepare(raw, mode=mode_of(present, mode), durable=durable)
         try:
             if durable or present is None or not self.exchange(prepared, name):
                 self.move(prepared, name, durable=durable)
@@ -287,7 +296,7 @@ class Directory:
 
     def prepare_like(self, present: os.stat_result | None, raw: bytes, *, durable: bool = True) -> str:
         """As :meth:`prepare`, with the mode of what is *present* where the file is to go, if that is a file."""
-        return self.prepare(raw, mode=_mode_of(present, 0o600), durable=durable)
+        return self.prepare(raw, mode=mode_of(present, 0o600), durable=durable)
 
     def write_new(self, name: str, raw: bytes, *, mode: int = 0o600, durable: bool = True) -> bool:
         """A file that appears whole, if nothing has that name yet; whether it did."""
@@ -466,6 +475,30 @@ class Directory:
         finally:
             os.close(descriptor)
 
+    def rewrite(self, name: str, raw: bytes, mode: int) -> bool:
+        """A file written over as a whole, if it is there and nobody else has it open; whether that was done. Not durable, and
+        half done where it fails.
+        """
+        try:
+            descriptor = self._descriptor(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not medium.is_local(found.st_dev):
+                return False
+            if not medium.is_alone(descriptor):
+                return False
+            if stat.S_IMODE(found.st_mode) != mode:
+                os.fchmod(descriptor, mode)
+            if found.st_size > len(raw):
+                os.ftruncate(descriptor, len(raw))
+            return os.pwrite(descriptor, raw, 0) == len(raw)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
     def append(self, name: str, raw: bytes) -> None:
         """Bytes added at the end of a file, which is made if need be. Not durable by itself."""
         descriptor = self.descriptor(name, os.O_WRONLY | os.O_APPEND)
@@ -630,5 +663,6 @@ class _Parent:
             os.close(self.descriptor)
 
 
-def _mode_of(present: os.stat_result | None, otherwise: int) -> int:
+def mode_of(present: os.stat_result | None, otherwise: int) -> int:
+    """The mode of what is *present*, if that is a file."""
     return otherwise if present is None or not stat.S_ISREG(present.st_mode) else stat.S_IMODE(present.st_mode)

@@ -31,6 +31,7 @@ PRUNING = ".git/gitstate/pruning"
 CHANGES = ".git/gitstate/changes"
 HINTS = ".git/gitstate/hints"
 JOURNAL = ".git/gitstate/journal"
+SPARES = ".git/gitstate/spare"
 JOINING = ".git/gitstate/joining"
 JOINING_GUARD = ".git/gitstate/joining/guard"
 

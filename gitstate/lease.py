@@ -27,6 +27,7 @@ from gitstate.layout import GENERATION, LEASE_RECORD, PRIVATE, QUARANTINE
 from gitstate.medium import NotAFileError
 from gitstate.records import ProcessRecord
 from gitstate.results import LeaseInfo
+from gitstate.spares import recycle, take
 
 _POLL = (
     0.0005,
@@ -179,7 +180,7 @@ class LeaseKeeper:
         try:
             record = self._record(lease)
             raw = encode(record)
-            lease.sign = self.directory.prepare(raw, mode=0o644, durable=False)
+            lease.sign = take(self.directory, "lease", raw, mode=0o644)
             found = self.directory.status(lease.sign)
             if found is not None:
                 lease.claim = Claim(raw, mark_in(found), True, record, self.clock.monotonic())
@@ -221,10 +222,13 @@ class LeaseKeeper:
         """Whether nothing but its sign lies in the aside directory: nobody was killed in the middle of anything."""
         return lease.sign is not None and self.directory.names(self.directory.aside) == [lease.sign.rpartition("/")[2]]
 
-    def take_sign_away(self, lease: Lease) -> None:
-        """The holder is done, and leaves nothing behind."""
+    def take_sign_away(self, lease: Lease, *, guarded: bool = False) -> None:
+        """The holder is done, and leaves nothing behind; *guarded*, under the guard, its file is kept to be written over."""
         if lease.sign is not None and lease.pid == os.getpid():
-            self.directory.drop(lease.sign)
+            if guarded:
+                recycle(self.directory, lease.sign, "lease")
+            else:
+                self.directory.drop(lease.sign)
             lease.sign = None
 
     # --- looking ---

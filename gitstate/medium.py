@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +73,40 @@ def exchanged(parent: int, name: str, other: int, target: str) -> bool:
     """Let two names change their files; any failure is left to the rename that follows to explain."""
     call = _renameat2()
     return call is not None and call(parent, os.fsencode(name), other, os.fsencode(target), _RENAME_EXCHANGE) == 0
+
+
+# --- written over -----------------------------------------------------------------------------------------------------
+
+# Where all who have a file open are known to this system: elsewhere somebody may read it on another machine, or outside.
+_LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"))
+
+
+@cache
+def is_local(device: int) -> bool:
+    """Whether a device holds a file system of this machine alone, as proc(5) says in mountinfo."""
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with suppress(OSError), open("/proc/self/mountinfo") as lines:
+        for line in lines:
+            place, _, kind = line.partition(" - ")
+            if place.split(" ")[2] == wanted:
+                return kind.split(" ")[0] in _LOCAL
+    return False
+
+
+def is_alone(descriptor: int) -> bool:
+    """Whether nobody else has the file open or mapped; nobody can open it then before *descriptor* is closed.
+
+    That is what a lease for writing means (fcntl(2), F_SETLEASE).
+    """
+    try:
+        # Whoever tries to open it waits, and has the system tell us: by a signal that is ignored, not one that ends us.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return False
+    return True
 
 
 # --- refusing ---------------------------------------------------------------------------------------------------------

@@ -76,9 +76,10 @@ class Publishing:
                 if last:
                     self.give_back(lease, proved=True)
                     if not is_first:
-                        self.upkeep.leave(lease)  # before others can come, who would look for what it stands for
+                        self.upkeep.leave(
+                            lease, guarded=True
+                        )  # before others can come, who would look for what it stands for
         except BaseException as error:
-            recent.discard(prepared)
             if not isinstance(error, GitStateError):  # it may have come at any place at all
                 self.directory.is_littered = True
             raise

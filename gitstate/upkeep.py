@@ -60,14 +60,14 @@ class Upkeep:
         if head is not None:
             logged(f"the machine had stopped: main is at {head[:7]}, with all that the journal holds")
 
-    def leave(self, lease: Lease) -> None:
+    def leave(self, lease: Lease, *, guarded: bool = False) -> None:
         """Take the sign away, unless something may be left: then it has the next writer sweep."""
         if self.directory.is_littered and lease.sign is not None:
             self.directory.is_littered = False
             self._left.append(lease.sign)
             lease.sign = None
         else:
-            self.keeper.take_sign_away(lease)
+            self.keeper.take_sign_away(lease, guarded=guarded)
 
     # --- what grows ---
 

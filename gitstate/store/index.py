@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from gitstate.durable import Directory
 from gitstate.medium import NotAFileError
+from gitstate.spares import swap
 from gitstate.store.trees import CommitTree
 
 INDEX = ".git/index"
@@ -129,7 +130,7 @@ class Index:
         if before.digest() != self._before[-20:]:
             return None
         after.update(memoryview(self._raw)[self._same :])
-        directory.write(INDEX, bytes(self._raw) + after.digest(), durable=False)
+        swap(directory, INDEX, bytes(self._raw) + after.digest(), "index")
         return after.hexdigest()
 
 
@@ -189,7 +190,7 @@ def _read(directory: Directory) -> bytes:
 def _write(directory: Directory, entries: list[tuple[bytes, bytes]]) -> str:
     raw = _HEADER.pack(b"DIRC", 2, len(entries)) + b"".join(entry for _, entry in sorted(entries))
     checksum = hashlib.sha1(raw, usedforsecurity=False)
-    directory.write(INDEX, raw + checksum.digest(), durable=False)
+    swap(directory, INDEX, raw + checksum.digest(), "index")
     return checksum.hexdigest()
 
 

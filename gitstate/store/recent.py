@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gitstate.errors import CorruptStateError, StorageError, logged
+from gitstate.spares import recycle, refill
 from gitstate.store.entries import Entry, Packed, base_of, relative, unpacked, whole
 from gitstate.store.epoch import is_of_this_boot, is_overruled
 from gitstate.store.journal import Chain, Journal, Publication, has_room, publication
@@ -28,13 +29,13 @@ _LARGEST = 8 * 1024 * 1024  # bytes of a recent pack; larger ones are not writte
 
 @dataclass(eq=False, repr=False)
 class Prepared:
-    """A publication that is ready to be made, the first of an epoch or another: its pack and index lie aside."""
+    """A publication that is ready to be made, the first of an epoch or another, with its pack and index."""
 
     publication: Publication
     objects: Mapping[str, Stored]
     packed: Packed
-    pack: str
-    index: str
+    pack: bytes
+    index: bytes
     chain: Chain  # what it follows in the journal; nothing, where it is to be the first of an epoch
     before: str | None  # the recent pack, whose objects this one holds as well
 
@@ -156,19 +157,7 @@ class Recent:
         self, publication: Publication, packed: Packed, objects: Mapping[str, Stored], chain: Chain
     ) -> Prepared:
         packed = packed.with_entries(publication.entries)
-        raw, rows = packed.as_files()
-        pack = self.directory.prepare(raw, durable=False)
-        try:
-            index = self.directory.prepare(rows, durable=False)
-        except BaseException:
-            self.directory.drop(pack)
-            raise
-        return Prepared(publication, objects, packed, pack, index, chain, _current(chain))
-
-    def discard(self, prepared: Prepared) -> None:
-        """Throw away what was prepared and not published."""
-        self.directory.drop(prepared.pack)
-        self.directory.drop(prepared.index)
+        return Prepared(publication, objects, packed, *packed.as_files(), chain, _current(chain))
 
     def publish(self, prepared: Prepared) -> None:
         """Move the branch, durably: the commit point. Under the guard.
@@ -179,13 +168,13 @@ class Recent:
         """
         made, name = prepared.publication, _name(prepared.publication)
         chain = prepared.chain or self._opens(made)
-        # git takes a pack for one as soon as its index is there.
-        self.directory.move(prepared.pack, f"{PACKS}/{name}.pack")
         try:
-            self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
+            # git takes a pack for one as soon as its index is there.
+            for raw, ending in ((prepared.pack, "pack"), (prepared.index, "idx")):
+                self._put(raw, f"{PACKS}/{name}.{ending}", ending)
             if not chain:
                 self._sync([name])
-            self.refs.advance(made.parent, made.head, durable=not chain)
+            self.refs.advance(made.parent, made.head, durable=not chain, keep=made.number > 2)
         except StorageError as error:
             if error.code != "outcome_unknown":
                 self.remove(name)
@@ -194,7 +183,16 @@ class Recent:
         for object_id, stored in prepared.objects.items():
             self.objects.remember(object_id, stored)
         if prepared.before is not None and is_journaled:  # without a journal nobody clears up what half of this leaves
-            self.remove(prepared.before)
+            for ending in ("idx", "pack"):
+                recycle(self.directory, f"{PACKS}/{prepared.before}.{ending}", ending)
+
+    def _put(self, raw: bytes, name: str, spare: str) -> None:
+        filled = refill(self.directory, spare, raw)
+        try:
+            self.directory.move(filled, name)
+        except BaseException:
+            self.directory.drop(filled)
+            raise
 
     def begin(self, head: str, first: Publication | None = None) -> Chain:
         """Open an epoch at *head*, which is durable, with room for its *first* publication; empty: there is no journal.

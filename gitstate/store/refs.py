@@ -20,6 +20,7 @@ from gitstate.durable import Directory
 from gitstate.errors import CorruptStateError, StorageError
 from gitstate.layout import ARCHIVE_TAGS, BRANCH, CHECKPOINT_TAGS
 from gitstate.medium import NotAFileError
+from gitstate.spares import recycle, refill
 
 _ID = re.compile(rb"\A[0-9a-f]{40}\n?\Z")
 ZERO = "0" * 40
@@ -177,16 +178,17 @@ class Refs:
 
     # --- moving ---
 
-    def advance(self, old: str, new: str, *, durable: bool = True) -> None:
+    def advance(self, old: str, new: str, *, durable: bool = True, keep: bool = False) -> None:
         """Move the branch from *old* to *new*: the only function that moves it, and the commit point.
 
-        Whoever does not want it *durable* at once makes it so before it is acknowledged.
+        Whoever does not want it *durable* at once makes it so before it is acknowledged. *keep* its file to be written
+        over, unless a move to *old* was made durable in it: a power cut must find that.
 
         Raises:
             BranchMovedError: the branch is not at *old*.
             StorageError: it could not be moved; or, with code ``outcome_unknown``, it moved and that may not be durable.
         """
-        self._exchange(BRANCH, lambda: self.expect(old), new, durable=durable)
+        self._exchange(BRANCH, lambda: self.expect(old), new, durable=durable, keep=keep)
 
     def expect(self, old: str) -> None:
         """Make sure that the branch is at *old*.
@@ -224,9 +226,10 @@ class Refs:
         """
         self._exchange(BRANCH, lambda: None, new, durable=True)
 
-    def _exchange(self, ref: str, proviso: Callable[[], None], new: str, *, durable: bool) -> None:
-        path, lock = f".git/{ref}", f".git/{ref}.lock"
-        prepared = self.directory.prepare(f"{new}\n".encode(), durable=durable)
+    def _exchange(self, ref: str, proviso: Callable[[], None], new: str, *, durable: bool, keep: bool = False) -> None:
+        path, lock, raw = f".git/{ref}", f".git/{ref}.lock", f"{new}\n".encode()
+        prepared = self.directory.prepare(raw) if durable else refill(self.directory, "branch", raw)
+        is_exchanged = False
         try:
             self._take_lock(prepared, lock)
             try:
@@ -236,11 +239,15 @@ class Refs:
                     self.directory.move(lock, path)
                 else:
                     self.directory.drop(lock)
+                    is_exchanged = True
             except BaseException:
                 self.directory.drop(lock)
                 raise
         finally:
-            self.directory.drop(prepared)
+            if keep and is_exchanged:
+                recycle(self.directory, prepared, "branch")
+            else:
+                self.directory.drop(prepared)
         if durable:
             try:
                 self.directory.sync(path.rpartition("/")[0])
