@@ -78,6 +78,7 @@ def exchanged(parent: int, name: str, other: int, target: str) -> bool:
 # --- written over -----------------------------------------------------------------------------------------------------
 
 # Where all who have a file open are known to this system: elsewhere somebody may read it on another machine, or outside.
+_MOUNTS = "/proc/self/mountinfo"
 _LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs"))
 
 
@@ -87,7 +88,7 @@ def is_local(device: int) -> bool:
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    with suppress(OSError), open("/proc/self/mountinfo") as lines:
+    with suppress(OSError), open(_MOUNTS) as lines:
         for line in lines:
             place, _, kind = line.partition(" - ")
             if place.split(" ")[2] == wanted:

@@ -8,6 +8,8 @@ that. Nothing that must survive a power cut, or that would be taken for somebody
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from gitstate.durable import Directory, mode_of
 from gitstate.errors import StorageError
 from gitstate.layout import SPARES
@@ -22,8 +24,11 @@ def refill(directory: Directory, spare: str, raw: bytes, *, mode: int = 0o600) -
         StorageError: the file system refused.
     """
     name = f"{SPARES}/{spare}"
-    if directory.reuses and directory.rewrite(name, raw, mode):
-        return name
+    if directory.reuses:
+        if directory.rewrite(name, raw, mode):
+            return name
+        with suppress(StorageError):  # after a power cut it may be the very file that is to be kept next
+            directory.discard(name)
     return directory.prepare(raw, mode=mode, durable=False)
 
 

@@ -21,7 +21,7 @@ FLOORS: list[list[str]] = [
         "encoding", "ids", "layout", "records", "registry", "results", "reports", "fields", "operation", "snapshot", "settling", "requests", "loops",
         "iterations", "archives", "rewinds", "migration", "verdicts",
     ],
-    ["medium", "marks", "durable", "process"],
+    ["medium", "marks", "durable", "spares", "process"],
     [
         "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.hints", "store.packs", "store.objects", "store.entries",
         "store.predecessors", "store.joining", "store.consolidation", "store.stepwise", "store.gathering", "store.refs", "store.tags", "store.journal", "store.recent",

@@ -196,8 +196,14 @@ def judge_all(
     answer.say({"verdicts": verdicts, "known": sorted(seen - set(known))})
 
 
-_MAY_STAY = (".git/gitstate/quarantine/", ".git/gitstate/joining/left")
-_MADE_ONCE = (".git/gitstate/joining/", ".git/gitstate/joining/guard")  # by whoever joins large packs first
+# Files that are kept to be written over: each may be there or not.
+_SPARES = tuple(f".git/gitstate/spare/{name}" for name in ("", "branch", "idx", "index", "lease", "pack"))
+_MAY_STAY = (".git/gitstate/quarantine/", ".git/gitstate/joining/left", *_SPARES)
+_MADE_ONCE = (
+    ".git/gitstate/joining/",
+    ".git/gitstate/joining/guard",
+    *_SPARES,
+)  # the first by whoever joins large packs
 
 
 class Judge:

@@ -186,16 +186,18 @@ MUTANTS = (
         "the branch moves before its objects can be found",
         "store/recent.py",
         """\
-            self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
+            for raw, ending in ((prepared.pack, "pack"), (prepared.index, "idx")):
+                self._put(raw, f"{PACKS}/{name}.{ending}", ending)
             if not chain:
                 self._sync([name])
-            self.refs.advance(made.parent, made.head, durable=not chain)
+            self.refs.advance(made.parent, made.head, durable=not chain, keep=made.number > 2)
 """,
         """\
+            self._put(prepared.pack, f"{PACKS}/{name}.pack", "pack")
             if not chain:
                 self._sync([name])
-            self.refs.advance(made.parent, made.head, durable=not chain)
-            self.directory.move(prepared.index, f"{PACKS}/{name}.idx")
+            self.refs.advance(made.parent, made.head, durable=not chain, keep=made.number > 2)
+            self._put(prepared.index, f"{PACKS}/{name}.idx", "idx")
 """,
         _only(_KILL, "any_system_call and update and not first"),
         r'"main\.lock"|\.idx',
@@ -336,15 +338,36 @@ MUTANTS = (
         "what cannot be removed after the branch moved is an error",
         "store/refs.py",
         """\
-        finally:
-            self.directory.drop(prepared)
+                    self.directory.drop(lock)
+                    is_exchanged = True
 """,
         """\
-        finally:
-            self.directory.discard(prepared)
+                    self.directory.discard(lock)
+                    is_exchanged = True
 """,
         _only(_IO, "an_io_error and update and not first"),
-        r"unlinkat.*/aside>",
+        r"unlinkat.*main\.lock",
+    ),
+    Mutant(
+        "a spare file is written over while somebody has it open",
+        "durable.py",
+        "if not medium.is_alone(descriptor):",
+        "if descriptor < 0:",
+        ("tests/test_spares.py",),
+    ),
+    Mutant(
+        "a spare file is written over under all its names",
+        "durable.py",
+        "or found.st_nlink != 1 or not medium.is_local",
+        "or not medium.is_local",
+        ("tests/test_spares.py",),
+    ),
+    Mutant(
+        "the file of a branch that was made durable is written over",
+        "store/recent.py",
+        "keep=made.number > 2",
+        "keep=made.number > 1",
+        ("tests/test_spares.py",),
     ),
     Mutant(
         "files that cannot be written after the commit point are an error",

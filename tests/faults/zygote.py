@@ -69,7 +69,7 @@ class Zygote:
     """The parent's end: one child at a time."""
 
     def __init__(self, scratch: Path) -> None:
-        descriptor, self._answer = tempfile.mkstemp(dir=scratch, prefix="answer-")
+        descriptor, self._answer = tempfile.mkstemp(prefix="gitstate-answer-")  # not where a disk may be full
         os.close(descriptor)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
         self._process = subprocess.Popen(
