@@ -39,7 +39,7 @@ DECIDED_WITHIN = 5.0  # seconds
 
 # What neither history nor refs nor files depend on: derived by git or by gitstate, or evidence for a bad day.
 SPARE = re.compile(
-    r"\.git/(info/.*|objects/info/.*|logs/.*|gitstate/(guard|turn|generation|projected|changes|hints|journal|quarantine/.*)|config)\Z"
+    r"\.git/(info/.*|objects/info/.*|logs/.*|gitstate/(guard|turn|generation|projected|changes|hints|journal|spare/.*|quarantine/.*)|config)\Z"
 )
 
 

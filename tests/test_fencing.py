@@ -260,7 +260,7 @@ def test_a_writer_stopped_past_its_lease_at_any_step_cannot_harm_whoever_overtoo
 ) -> None:
     scene, outcomes = SCENES[name], set()
     stopped = 0
-    chosen = points(name, full, every=1 if name == "an update" else 3)
+    chosen = points(name, full, every=1 if name in ("an update", "an archiving") else 2)
     for number in chosen:
         project = ground(scene)
         victim = begin(project, scene, number, signal.SIGSTOP, every=full)

@@ -65,7 +65,7 @@ def test_an_expired_holder_renews_its_lease_before_it_publishes(
     refs, seen = state._writer.revisions.refs, []
     advance = refs.advance
     monkeypatch.setattr(
-        refs, "advance", lambda old, new, durable: seen.append(state.lease_info()) or advance(old, new, durable=durable)
+        refs, "advance", lambda old, new, **how: seen.append(state.lease_info()) or advance(old, new, **how)
     )
     with state.transaction() as tx:
         tx.update_loop(LOOP, {"note": "slow"})

@@ -95,15 +95,21 @@ def test_what_could_not_be_removed_has_a_writer_sweep_who_found_all_well_before(
     other = another(state, clock)
     count_up(other)
     count_up(state)
-    discard = Directory.discard
+    discard, move = Directory.discard, Directory.move
 
     def failing(self: Directory, name: str) -> bool:
         if name.endswith((".idx", ".pack")):
             raise StorageError(f"{name}: input/output error")
         return discard(self, name)
 
+    def failing_too(self: Directory, name: str, target: str, *, durable: bool = False) -> None:
+        if name.endswith((".idx", ".pack")):
+            raise StorageError(f"{name}: input/output error")
+        move(self, name, target, durable=durable)
+
     with monkeypatch.context() as patch:
         patch.setattr(Directory, "discard", failing)
+        patch.setattr(Directory, "move", failing_too)
         count_up(state)
     assert len(state._revisions.recent.of_epoch()) == 2
     assert len(aside(state)) == 1
