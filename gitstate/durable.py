@@ -487,13 +487,16 @@ class Directory:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or not medium.is_local(found.st_dev):
                 return False
-            if not medium.is_alone(descriptor):
+            if not medium.shut_out(descriptor):
                 return False
-            if stat.S_IMODE(found.st_mode) != mode:
-                os.fchmod(descriptor, mode)
-            if found.st_size > len(raw):
-                os.ftruncate(descriptor, len(raw))
-            return os.pwrite(descriptor, raw, 0) == len(raw)
+            try:
+                if stat.S_IMODE(found.st_mode) != mode:
+                    os.fchmod(descriptor, mode)
+                if found.st_size > len(raw):
+                    os.ftruncate(descriptor, len(raw))
+                return os.pwrite(descriptor, raw, 0) == len(raw)
+            finally:
+                medium.let_in(descriptor)
         except OSError:
             return False
         finally:

@@ -96,8 +96,8 @@ def is_local(device: int) -> bool:
     return False
 
 
-def is_alone(descriptor: int) -> bool:
-    """Whether nobody else has the file open or mapped; nobody can open it then before *descriptor* is closed.
+def shut_out(descriptor: int) -> bool:
+    """Keep all others from opening a file until they are :func:`let_in`; whether that was done: nobody has it open or mapped.
 
     That is what a lease for writing means (fcntl(2), F_SETLEASE).
     """
@@ -108,6 +108,12 @@ def is_alone(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def let_in(descriptor: int) -> None:
+    """Undo :func:`shut_out`. To close the file is not enough: a child forked meanwhile has it open, too."""
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 # --- refusing ---------------------------------------------------------------------------------------------------------

@@ -181,15 +181,43 @@ def test_somebody_who_opens_a_spare_file_at_the_wrong_moment_ends_nobody(tmp_pat
     seen: list[int] = []
     before = signal.signal(signal.SIGURG, lambda number, frame: seen.append(number))
     try:
-        assert gitstate.medium.is_alone(descriptor)
+        assert gitstate.medium.shut_out(descriptor)
         with pytest.raises(BlockingIOError):
             os.open(spare, os.O_RDONLY | os.O_NONBLOCK)
         assert seen == [signal.SIGURG]
-        assert fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_WRLCK or seen
     finally:
         os.close(descriptor)
         signal.signal(signal.SIGURG, before)
-    assert before in (signal.SIG_DFL, signal.Handlers.SIG_DFL)
+    assert before == signal.SIG_DFL, "which is to ignore it"
+
+
+def test_a_child_that_is_forked_while_a_spare_file_is_written_over_keeps_nobody_from_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Directory(tmp_path, ASIDE)
+    directory.make(SPARES)
+    spare = tmp_path / SPARES / "pack"
+    spare.write_bytes(b"old")
+    shut_out, children = gitstate.medium.shut_out, []
+
+    def forking(descriptor: int) -> bool:
+        done = shut_out(descriptor)
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+            os._exit(0)
+        children.append(child)
+        return done
+
+    monkeypatch.setattr(gitstate.medium, "shut_out", forking)
+    try:
+        assert refill(directory, "pack", b"new") == f"{SPARES}/pack"
+        os.close(os.open(spare, os.O_RDONLY | os.O_NONBLOCK))
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert spare.read_bytes() == b"new"
 
 
 # --- what else may stand there ---------------------------------------------------------------------------------------

@@ -351,7 +351,7 @@ MUTANTS = (
     Mutant(
         "a spare file is written over while somebody has it open",
         "durable.py",
-        "if not medium.is_alone(descriptor):",
+        "if not medium.shut_out(descriptor):",
         "if descriptor < 0:",
         ("tests/test_spares.py",),
     ),
