@@ -24,7 +24,7 @@ FLOORS: list[list[str]] = [
     ["medium", "marks", "durable", "spares", "process"],
     [
         "guard", "claim", "lease", "store", "store.epoch", "store.packindex", "store.hints", "store.packs", "store.objects", "store.entries",
-        "store.predecessors", "store.joining", "store.consolidation", "store.stepwise", "store.gathering", "store.refs", "store.tags", "store.journal", "store.recent",
+        "store.predecessors", "store.joining", "store.consolidation", "store.underway", "store.stepwise", "store.gathering", "store.refs", "store.tags", "store.journal", "store.recent",
         "store.pages", "store.changes", "store.trees", "store.revisions", "store.naming", "store.replay", "store.salvaging",
         "store.inspection", "store.index", "store.creation", "store.surroundings", "sight", "disposal", "projection", "note", "noting",
     ],

@@ -23,9 +23,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import NamedTuple
 
 from gitstate import process
+from gitstate.digest import sha1
 from gitstate.durable import Directory
 from gitstate.errors import LeaseTimeoutError, StorageError
 from gitstate.guard import Guard
@@ -33,8 +33,9 @@ from gitstate.layout import JOINING, JOINING_GUARD
 from gitstate.medium import NotAFileError, UnreadableError
 from gitstate.store.consolidation import choose_large, joinable
 from gitstate.store.joining import DELTA_BY_ID, DELTA_BY_OFFSET, KIND, Joined, new_name, place, retire
-from gitstate.store.packindex import Columns, PackDamagedError, PackIndex, Pieces, index_pieces, separate
+from gitstate.store.packindex import PackDamagedError, PackIndex, Pieces, index_pieces, separate
 from gitstate.store.packs import HEADER_SIZE, PACKS, open_data, open_index, pack_header
+from gitstate.store.underway import FIRST, STRETCH, OtherwiseError, Progress, note, noted
 
 _ENTRIES = 16_384  # that are copied in one step
 _BYTES = 192 * _ENTRIES  # that are copied in one step, if no single entry is longer
@@ -42,9 +43,6 @@ _ROWS = 65_536  # of the index that are made in one step
 _LEFT = f"{JOINING}/left"  # packs that are not joined like this, a name on each line
 _PLACED = f"{JOINING}/placed"  # the new pack that is in place, and those that may go for it, a name on each line
 _NAME = re.compile(r"pack-[0-9a-f]+")
-_NOTE = struct.Struct(">cI20s")  # what it tells of, how long it is, and the SHA-1 of that and all of it
-_STRETCH = struct.Struct(">IIQQI20s")  # as in :class:`_Stretch`
-_FIRST = struct.Struct(">H")
 
 
 class _NotJoinedError(Exception):
@@ -53,62 +51,6 @@ class _NotJoinedError(Exception):
     def __init__(self, name: str, words: str = "") -> None:
         super().__init__(words)
         self.name = name
-
-
-class _OtherwiseError(Exception):
-    """What was written is not what is there."""
-
-
-class _Stretch(NamedTuple):
-    """What one step copied: of which old pack, how it goes on, up to where the body goes, how many entries, and a digest."""
-
-    number: int
-    next_number: int
-    next_offset: int
-    end: int
-    entries: int
-    digest: bytes
-
-
-class _Progress:
-    """How far the joining of some packs is, as the notes tell."""
-
-    def __init__(self) -> None:
-        self.noted = 0  # bytes of notes
-        self.number = 0  # of the old pack that is copied now
-        self.offset = HEADER_SIZE  # from where on
-        self.end = 0  # of the body
-        self.entries = 0
-        self.stretches: list[_Stretch] = []
-        self.runs: dict[int, array[int]] = {}  # of each old pack: from where, up to where, to where
-        self.first = 0  # byte of the ids that are listed next
-        self.counts: list[int] = []
-        self.columns: list[Columns] = []
-        self.checksum = b""  # of the pack, once it ends with that
-
-    def follow(self, kind: bytes, raw: bytes) -> None:
-        """What another note tells."""
-        if kind == b"s":
-            stretch = _Stretch(*_STRETCH.unpack_from(raw))
-            self.stretches.append(stretch)
-            self.runs.setdefault(stretch.number, array("Q")).frombytes(raw[_STRETCH.size :])
-            self.number, self.offset, self.end = stretch.next_number, stretch.next_offset, stretch.end
-            self.entries += stretch.entries
-            return
-        if kind == b"t":
-            self.checksum, self.end = raw, self.end + len(raw)
-            return
-        (following,) = _FIRST.unpack_from(raw)
-        counts, places, checksums = array("I"), array("I"), array("I")
-        at = _FIRST.size + counts.itemsize * (following - self.first)
-        counts.frombytes(raw[_FIRST.size : at])
-        total = sum(counts)
-        names, at = raw[at : at + 20 * total], at + 20 * total
-        places.frombytes(raw[at : at + places.itemsize * total])
-        checksums.frombytes(raw[at + places.itemsize * total :])
-        self.counts += counts
-        self.columns.append(([names], places, checksums))
-        self.first = following
 
 
 # --- whose turn it is -------------------------------------------------------------------------------------------------
@@ -202,10 +144,10 @@ def _step(directory: Directory, names: Sequence[str]) -> Joined | None:
     try:
         with ExitStack() as stack, directory.kept_open():
             sources = [_opened(directory, name, stack) for name in names]
-            progress = _noted(directory, key)
+            progress = noted(directory, _notes(key))
             body = directory.status(_body(key))
             if progress.end > (0 if body is None else body.st_size):
-                raise _OtherwiseError
+                raise OtherwiseError
             if progress.number < len(sources):
                 _copy(directory, key, names, sources, progress)
             elif progress.first < 256:
@@ -214,7 +156,7 @@ def _step(directory: Directory, names: Sequence[str]) -> Joined | None:
                 _seal(directory, key, progress)
             else:
                 _put_in_place(directory, key, names, progress)
-    except (_OtherwiseError, PackDamagedError):
+    except (OtherwiseError, PackDamagedError):
         _drop(directory, key)
     except StorageError:
         _drop(directory, key)
@@ -262,42 +204,11 @@ def _damage_of(name: str) -> Iterator[None]:
         raise _NotJoinedError(name, str(error) or type(error).__name__) from None
 
 
-def _noted(directory: Directory, key: str) -> _Progress:
-    """How far it is, as the notes tell up to the first that is torn."""
-    try:
-        raw = directory.read(_notes(key)) or b""
-    except NotAFileError:
-        raise _OtherwiseError from None
-    progress = _Progress()
-    while len(raw) >= progress.noted + _NOTE.size:
-        kind, size, digest = _NOTE.unpack_from(raw, progress.noted)
-        begins = progress.noted + _NOTE.size
-        contents = raw[begins : begins + size]
-        if len(contents) != size or _sha1(kind + contents) != digest:
-            break
-        try:
-            progress.follow(kind, contents)
-        except (struct.error, ValueError):
-            raise _OtherwiseError from None
-        progress.noted = begins + size
-    return progress
-
-
-def _note(directory: Directory, key: str, progress: _Progress, kind: bytes, *parts: bytes) -> None:
-    contents = b"".join(parts)
-    head = _NOTE.pack(kind, len(contents), _sha1(kind + contents))
-    directory.extend(_notes(key), head + contents, progress.noted)
-
-
-def _sha1(raw: bytes) -> bytes:
-    return hashlib.sha1(raw, usedforsecurity=False).digest()
-
-
 # --- copying ----------------------------------------------------------------------------------------------------------
 
 
 def _copy(
-    directory: Directory, key: str, names: Sequence[str], sources: Sequence[PackIndex], progress: _Progress
+    directory: Directory, key: str, names: Sequence[str], sources: Sequence[PackIndex], progress: Progress
 ) -> None:
     """Copy the next stretch, durably."""
     number, begin = progress.number, max(progress.end, HEADER_SIZE)
@@ -307,12 +218,12 @@ def _copy(
     # The header tells how many entries there are, which is not known yet.
     directory.extend(_body(key), raw if progress.end else bytes(HEADER_SIZE) + raw, progress.end, durable=True)
     here = (number, follows) if follows else (number + 1, HEADER_SIZE)
-    stretch = _STRETCH.pack(number, *here, begin + len(raw), entries, _sha1(raw))
-    _note(directory, key, progress, b"s", stretch, runs.tobytes())
+    stretch = STRETCH.pack(number, *here, begin + len(raw), entries, sha1(raw))
+    note(directory, _notes(key), progress, b"s", stretch, runs.tobytes())
 
 
 def _stretch(
-    directory: Directory, name: str, sources: Sequence[PackIndex], progress: _Progress, position: int
+    directory: Directory, name: str, sources: Sequence[PackIndex], progress: Progress, position: int
 ) -> tuple[list[bytes], array[int], int, int]:
     """What is to be copied next, from where up to where it stands and to where it comes, how many entries those are, and
     where the next one begins; 0 after the last.
@@ -379,7 +290,7 @@ def _base_of(piece: bytes) -> bytes:
 
 
 def _list(
-    directory: Directory, key: str, names: Sequence[str], sources: Sequence[PackIndex], progress: _Progress
+    directory: Directory, key: str, names: Sequence[str], sources: Sequence[PackIndex], progress: Progress
 ) -> None:
     """Note the next rows of the index."""
     everything, first = sum(index.count for index in sources), progress.first
@@ -397,7 +308,7 @@ def _list(
         counts[row[0][0] - first] += 1
     ids, places, checks = zip(*found, strict=True) if found else ((), (), ())
     columns = (counts, b"".join(ids), array("I", places), array("I", checks))
-    _note(directory, key, progress, b"r", _FIRST.pack(first + width), *map(bytes, columns))
+    note(directory, _notes(key), progress, b"r", FIRST.pack(first + width), *map(bytes, columns))
 
 
 def _places(runs: array[int], offsets: array[int]) -> list[int]:
@@ -416,23 +327,23 @@ def _places(runs: array[int], offsets: array[int]) -> list[int]:
 # --- putting in place -------------------------------------------------------------------------------------------------
 
 
-def _seal(directory: Directory, key: str, progress: _Progress) -> None:
+def _seal(directory: Directory, key: str, progress: Progress) -> None:
     """Give the body its header and its checksum, durably."""
     if sum(progress.counts) != progress.entries:
-        raise _OtherwiseError
+        raise OtherwiseError
     header = pack_header(progress.entries)
     directory.extend(_body(key), b"", progress.end)
     directory.overwrite(_body(key), header, 0, progress.end)
     digest = _read_back(directory, key, header, progress)
     directory.extend(_body(key), digest, progress.end, durable=True)
-    _note(directory, key, progress, b"t", digest)
+    note(directory, _notes(key), progress, b"t", digest)
 
 
-def _put_in_place(directory: Directory, key: str, names: Sequence[str], progress: _Progress) -> None:
+def _put_in_place(directory: Directory, key: str, names: Sequence[str], progress: Progress) -> None:
     """Make a pack of what is there, durably, and note which ones may go for it."""
     with closing(Pieces(directory.opened(_body(key)), _body(key))) as body:
         if body.size != progress.end or body.all(body.size - 20, 20) != progress.checksum or not body.is_sealed():
-            raise _OtherwiseError
+            raise OtherwiseError
     directory.extend(_body(key), b"", progress.end, durable=True, mode=0o444)
     name, prepared = new_name(), ""
     try:
@@ -452,17 +363,17 @@ def _put_in_place(directory: Directory, key: str, names: Sequence[str], progress
     _drop(directory, key)
 
 
-def _read_back(directory: Directory, key: str, header: bytes, progress: _Progress) -> bytes:
+def _read_back(directory: Directory, key: str, header: bytes, progress: Progress) -> bytes:
     """The checksum of the pack, of what is there, which is what was to be written."""
     with closing(Pieces(directory.opened(_body(key)), _body(key))) as body:
         digest = hashlib.sha1(header, usedforsecurity=False)
         if body.size != progress.end or body.all(0, HEADER_SIZE) != header:
-            raise _OtherwiseError
+            raise OtherwiseError
         begin = HEADER_SIZE
         for stretch in progress.stretches:
             raw = body.all(begin, stretch.end - begin)
-            if _sha1(raw) != stretch.digest:
-                raise _OtherwiseError
+            if sha1(raw) != stretch.digest:
+                raise OtherwiseError
             digest.update(raw)
             begin = stretch.end
         return digest.digest()

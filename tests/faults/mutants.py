@@ -473,7 +473,7 @@ MUTANTS = (
     Mutant(
         "what was copied of large packs is not read back",
         "store/stepwise.py",
-        "            if _sha1(raw) != stretch.digest:\n",
+        "            if sha1(raw) != stretch.digest:\n",
         "            if False:\n",
         _only(_LARGE, "altered_body"),
     ),
