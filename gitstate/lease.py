@@ -303,8 +303,10 @@ class LeaseKeeper:
 
     def _stands(self, claim: Claim | None) -> bool:
         """Whether the record is the very file of a claim of ours, which its sign keeps from being another one by now."""
-        found = None if claim is None else self.directory.status(LEASE_RECORD)
-        return found is not None and claim is not None and mark_in(found) == claim.mark
+        if claim is None:
+            return False
+        found = self.directory.status(LEASE_RECORD)
+        return found is not None and mark_in(found) == claim.mark
 
     def prove(self, lease: Lease) -> None:
         """Make sure that the lease is still ours, renewed if it expired unclaimed. Under the guard, before publishing.

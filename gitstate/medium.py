@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -101,6 +100,8 @@ def shut_out(descriptor: int) -> bool:
 
     That is what a lease for writing means (fcntl(2), F_SETLEASE).
     """
+    import signal  # who only reads does without the names of all signals
+
     try:
         # Whoever tries to open it waits, and has the system tell us: by a signal that is ignored, not one that ends us.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
